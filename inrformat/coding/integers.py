@@ -1,0 +1,91 @@
+"""Arrays of integers in few bytes (spec section "Integer arrays").
+
+A value has a level t: how wide its distribution is, in quarter octaves. Up to level 28 it is coded as it is, by
+scale t of the bank; beyond, its k = ceil((t - 28) / 4) lowest bits are stored plainly and what is left,
+floor(v / 2^k), is coded by scale t - 4 k. A level is the encoder's choice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..container.codes import fail
+from . import rans
+from .bank import FAMILIES, GREATEST, LEAST, SCALES, bank
+
+Ints = npt.NDArray[np.int64]
+
+MOST_LOW_BITS = 16
+LEVELS = SCALES + 4 * MOST_LOW_BITS
+"""Levels run from 0 to LEVELS - 1."""
+
+
+def low_bits(levels: Ints) -> Ints:
+    """k: how many low bits of a value of each level are stored plainly."""
+    return np.maximum(0, (levels - (SCALES - 1) + 3) // 4)
+
+
+def encode(values: Ints, levels: Ints, families: Ints) -> bytes:
+    """The code of `values` (n), each at its level and of its family: entropy code, then the low bits."""
+    bits = low_bits(levels)
+    code = rans.encode(values >> bits, families * SCALES + levels - 4 * bits)
+    return code + _pack_bits(values & ((1 << bits) - 1), bits)
+
+
+def decode(data: bytes, levels: Ints, families: Ints, section: str) -> Ints:
+    """The values that `encode` was given; FormatError for anything that it would not have written."""
+    bits = low_bits(levels)
+    size = -(-int(bits.sum()) // 8)
+    if size > len(data):
+        raise fail("rans-truncated", "the low bits are cut short", section=section)
+    split = len(data) - size
+    high = rans.decode(data[:split], families * SCALES + levels - 4 * bits, section)
+    return (high << bits) + _unpack_bits(data[split:], bits, section)
+
+
+def _bit_places(bits: Ints) -> tuple[Ints, Ints]:
+    """For every stored bit, most significant of a value first: whose it is, and its significance."""
+    owner = np.repeat(np.arange(len(bits)), bits)
+    ends = np.cumsum(bits)
+    return owner, ends[owner] - 1 - np.arange(len(owner))
+
+
+def _pack_bits(values: Ints, bits: Ints) -> bytes:
+    owner, place = _bit_places(bits)
+    return np.packbits((values[owner] >> place & 1).astype(np.uint8)).tobytes()
+
+
+def _unpack_bits(data: bytes, bits: Ints, section: str) -> Ints:
+    owner, place = _bit_places(bits)
+    stored = np.unpackbits(np.frombuffer(data, np.uint8)).astype(np.int64)
+    if stored[len(owner) :].any():
+        raise fail("padding-not-zero", "the bits after the last low bit are not zero", section=section)
+    values = np.zeros(len(bits), np.int64)
+    np.add.at(values, owner, stored[: len(owner)] << place)
+    return values
+
+
+def best_level(values: Ints) -> tuple[int, int]:
+    """The (family, level) that codes these values in the fewest bits."""
+    costs = {(f, t): cost(values, f, t) for f in range(len(FAMILIES)) for t in _plausible(values)}
+    return min(costs, key=lambda choice: costs[choice])
+
+
+def cost(values: Ints, family: int, level: int) -> float:
+    """Bits for `values` at one level; infinite when one of them does not fit the alphabet."""
+    bits = int(low_bits(np.array([level]))[0])
+    high = values >> bits
+    if high.size and (high.min() < LEAST or high.max() > GREATEST):
+        return np.inf
+    frequencies = bank()[family, level - 4 * bits][high - LEAST]
+    return float((16 - np.log2(frequencies)).sum() + bits * len(values))
+
+
+def _plausible(values: Ints) -> range:
+    """The levels around the values' own spread."""
+    spread = float(np.sqrt(np.mean(values.astype(np.float64) ** 2))) if values.size else 0.0
+    middle = round(4 * np.log2(max(spread, 1 / 8))) + 12
+    high = max(abs(int(values.min())), abs(int(values.max()))) if values.size else 0
+    least = 0 if high <= GREATEST else SCALES + 4 * (high.bit_length() - 8)
+    return range(max(0, middle - 6, min(least, LEVELS - 1) - 4), min(LEVELS, max(middle + 7, least + 4)))

@@ -1,0 +1,447 @@
+"""The records of a file: what each holds, its types and its ranges (spec/inrv.md, "The records").
+
+Every record is a frozen dataclass with `pack()` and `unpack(data)`. What cannot be read back is not written:
+`pack` checks by the same rules as `unpack`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from . import records
+from .codes import fail
+from .fields import NAME, Fields
+from .limits import DEFAULT_LIMITS, Limits
+
+VOLUME_CRITICAL = ("HEAD", "SIRN", "SRMD")
+"""Critical sections of a volume that this chapter of the specification knows."""
+MODEL_CRITICAL = ("MODL", "TENS")
+"""Critical sections of a super-resolution model."""
+
+LONGEST_AXIS = 65536
+FACTORS = (1, 2, 4, 8)
+BASES = ("siren",)
+MODEL_KINDS = ("light", "srdensenet")
+PROMISES = ("ratio", "psnr", "max_error")
+VALUES: dict[str, tuple[float, float]] = {
+    "u1": (0.0, 255.0),
+    "i1": (-128.0, 127.0),
+    "u2": (0.0, 65535.0),
+    "i2": (-32768.0, 32767.0),
+    "f4": (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)),
+}
+"""The stored types of a volume, and the least and the greatest value of each."""
+LICENCE = re.compile(r"[A-Za-z0-9.+:() -]{1,64}")
+CONFIG_KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class Record(ABC):
+    """What all records share."""
+
+    SECTION: ClassVar[str]
+
+    @abstractmethod
+    def to_record(self) -> dict[str, Any]:
+        """The fields as `records.pack` takes them."""
+
+    @classmethod
+    @abstractmethod
+    def from_record(cls, record: Any, limits: Limits = DEFAULT_LIMITS) -> Self:
+        """The checked fields of an unpacked record; FormatError or LimitError."""
+
+    def pack(self, limits: Limits = DEFAULT_LIMITS) -> bytes:
+        """The section's bytes; FormatError or LimitError when they would not be accepted."""
+        data = records.pack(self.to_record())
+        self.unpack(data, limits)
+        return data
+
+    @classmethod
+    def unpack(cls, data: bytes, limits: Limits = DEFAULT_LIMITS) -> Self:
+        """The record of a section; FormatError or LimitError."""
+        return cls.from_record(records.unpack(data, limits, section=cls.SECTION), limits)
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Which super-resolution model a volume needs: told by its hash, never fetched by its name."""
+
+    name: str
+    version: int
+    sha256: bytes
+
+    def check(self, model: bytes) -> None:
+        """FormatError unless these are the bytes of the model's file."""
+        if hashlib.sha256(model).digest() != self.sha256:
+            raise fail(
+                "model-hash-mismatch", f"this is not the model {self.name} {self.version}", section="HEAD"
+            )
+
+
+@dataclass(frozen=True)
+class VolumeHeader(Record):
+    """HEAD, the first section of a volume.
+
+    shape       (z, y, x) voxels at full size.
+    dtype       the stored type, a key of `VALUES`.
+    range       the least and the greatest stored value.
+    factors     by how much each axis (z, y, x) is smaller in the grid that the base network describes.
+    base        the kind of the base network.
+    sr          the super-resolution model that brings the grid back to full size; None: Lanczos.
+    spacing     mm between voxels along (z, y, x).
+    affine      3x4, row-major: index (z, y, x, 1) -> patient position in mm, LPS.
+    slope, intercept   from stored values to real-world units; one entry, or one per slice.
+    """
+
+    SECTION = "HEAD"
+
+    shape: tuple[int, int, int]
+    dtype: str
+    range: tuple[float, float]
+    factors: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    affine: tuple[float, ...]
+    slope: tuple[float, ...] = (1.0,)
+    intercept: tuple[float, ...] = (0.0,)
+    base: str = "siren"
+    sr: ModelReference | None = None
+
+    @property
+    def lr_shape(self) -> tuple[int, int, int]:
+        """(z, y, x) of the base network's grid: each axis divided by its factor, rounded up."""
+        z, y, x = (-(-n // f) for n, f in zip(self.shape, self.factors, strict=True))
+        return z, y, x
+
+    def to_record(self) -> dict[str, Any]:
+        """See `Record`."""
+        sr = self.sr
+        return {
+            "shape": [int(n) for n in self.shape],
+            "dtype": self.dtype,
+            "range": [float(v) for v in self.range],
+            "factors": [int(f) for f in self.factors],
+            "base": self.base,
+            "sr": None if sr is None else {"name": sr.name, "version": int(sr.version), "sha256": sr.sha256},
+            "spacing": [float(v) for v in self.spacing],
+            "affine": [float(v) for v in self.affine],
+            "slope": [float(v) for v in self.slope],
+            "intercept": [float(v) for v in self.intercept],
+        }
+
+    @classmethod
+    def from_record(cls, record: Any, limits: Limits = DEFAULT_LIMITS) -> VolumeHeader:
+        """See `Record`."""
+        fields = Fields(record, cls.SECTION)
+        z, y, x = fields.take_ints("shape", 3, 1, LONGEST_AXIS)
+        if z * y * x > limits.max_voxels:
+            message = f"{z} x {y} x {x} voxels, at most {limits.max_voxels} are allowed"
+            raise fail("too-many-voxels", message, section=cls.SECTION)
+        dtype = fields.take_choice("dtype", tuple(VALUES))
+        header = cls(
+            shape=(z, y, x),
+            dtype=dtype,
+            range=_value_range(fields, dtype),
+            factors=_factors(fields),
+            base=fields.take_choice("base", BASES),
+            sr=_model_reference(fields),
+            spacing=_spacing(fields),
+            affine=fields.take_floats("affine", 12),
+            slope=fields.take_floats("slope", 1, z),
+            intercept=fields.take_floats("intercept", 1, z),
+        )
+        fields.done()
+        return header
+
+
+def _value_range(fields: Fields, dtype: str) -> tuple[float, float]:
+    low, high = fields.take_floats("range", 2)
+    least, greatest = VALUES[dtype]
+    whole = dtype == "f4" or (low.is_integer() and high.is_integer())
+    if not (least <= low <= high <= greatest and whole):
+        raise fields.error("out-of-range", f"range {low} to {high} is not one of values of type {dtype}")
+    return low, high
+
+
+def _factors(fields: Fields) -> tuple[int, int, int]:
+    z, y, x = fields.take_ints("factors", 3, min(FACTORS), max(FACTORS))
+    if not {z, y, x} <= set(FACTORS):
+        raise fields.error("out-of-range", f"factors {z}, {y}, {x} are not all among {FACTORS}")
+    return z, y, x
+
+
+def _spacing(fields: Fields) -> tuple[float, float, float]:
+    z, y, x = fields.take_floats("spacing", 3, low=0.0)
+    if 0.0 in (z, y, x):
+        raise fields.error("out-of-range", "spacing is zero")
+    return z, y, x
+
+
+def _model_reference(fields: Fields) -> ModelReference | None:
+    record = fields.take("sr")
+    if record is None:
+        return None
+    inner = Fields(record, fields.section)
+    reference = ModelReference(
+        name=inner.take_pattern("name", NAME),
+        version=inner.take_int("version", 1, 65535),
+        sha256=inner.take_bytes("sha256", 32),
+    )
+    inner.done()
+    return reference
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a model: little-endian, C order, directly after the previous one in section TENS."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in the tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in section TENS."""
+        return self.size * int(self.dtype[1])
+
+
+@dataclass(frozen=True)
+class ModelHeader(Record):
+    """MODL, the first section of a super-resolution model (.inrm).
+
+    config      the integers that the kind of network is built from.
+    licence     SPDX expression.
+    trained_on  which data the weights were trained on, in a sentence.
+    """
+
+    SECTION = "MODL"
+
+    name: str
+    version: int
+    kind: str
+    config: Mapping[str, int]
+    licence: str
+    trained_on: str
+    tensors: tuple[TensorInfo, ...]
+
+    def to_record(self) -> dict[str, Any]:
+        """See `Record`."""
+        return {
+            "name": self.name,
+            "version": int(self.version),
+            "kind": self.kind,
+            "config": {key: int(value) for key, value in self.config.items()},
+            "licence": self.licence,
+            "trained_on": self.trained_on,
+            "tensors": [[t.name, t.dtype, [int(n) for n in t.shape]] for t in self.tensors],
+        }
+
+    @classmethod
+    def from_record(cls, record: Any, limits: Limits = DEFAULT_LIMITS) -> ModelHeader:
+        """See `Record`."""
+        fields = Fields(record, cls.SECTION)
+        header = cls(
+            name=fields.take_pattern("name", NAME),
+            version=fields.take_int("version", 1, 65535),
+            kind=fields.take_choice("kind", MODEL_KINDS),
+            config=_config(fields),
+            licence=fields.take_pattern("licence", LICENCE),
+            trained_on=fields.take_text("trained_on", 4096),
+            tensors=_tensors(fields, limits),
+        )
+        fields.done()
+        return header
+
+    def read_tensors(self, data: bytes) -> dict[str, npt.NDArray[Any]]:
+        """The tensors in section TENS, as read-only views; FormatError unless they fill it exactly."""
+        if sum(tensor.nbytes for tensor in self.tensors) != len(data):
+            message = f"the model's tensors do not add up to the {len(data)} bytes of the section"
+            raise fail("tensor-size-mismatch", message, section="TENS")
+        arrays, offset = {}, 0
+        for tensor in self.tensors:
+            values = np.frombuffer(data, f"<{tensor.dtype}", tensor.size, offset).reshape(tensor.shape)
+            if not np.isfinite(values).all():
+                raise fail("weight-not-finite", "a weight is not finite", section="TENS", offset=offset)
+            arrays[tensor.name] = values
+            offset += tensor.nbytes
+        return arrays
+
+
+def pack_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[tuple[TensorInfo, ...], bytes]:
+    """The entries and the TENS section of these float32 or float16 arrays, in the mapping's order."""
+    infos = tuple(TensorInfo(name, f"f{a.dtype.itemsize}", a.shape) for name, a in arrays.items())
+    body = b"".join(
+        np.ascontiguousarray(a, f"<{info.dtype}").tobytes()
+        for info, a in zip(infos, arrays.values(), strict=True)
+    )
+    return infos, body
+
+
+def _config(fields: Fields) -> dict[str, int]:
+    record = fields.take("config")
+    if not isinstance(record, dict):
+        raise fields.error("bad-type", "config is not a map")
+    if len(record) > 64 or not all(map(CONFIG_KEY.fullmatch, record)):
+        raise fields.error("out-of-range", "config has too many keys, or one that is not allowed")
+    return {key: fields.int_of("config", value, -(2**31), 2**31 - 1) for key, value in record.items()}
+
+
+def _tensors(fields: Fields, limits: Limits) -> tuple[TensorInfo, ...]:
+    tensors = tuple(_tensor(fields, entry) for entry in fields.take_list("tensors", 1, 4096))
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise fields.error("duplicate-tensor", "two tensors have the same name")
+    parameters, size = sum(tensor.size for tensor in tensors), sum(tensor.nbytes for tensor in tensors)
+    if parameters > limits.max_parameters:
+        message = f"{parameters} parameters, at most {limits.max_parameters} are allowed"
+        raise fields.error("too-many-parameters", message)
+    if size > limits.max_model_bytes:
+        raise fields.error("model-too-large", f"{size} bytes, at most {limits.max_model_bytes} are allowed")
+    return tensors
+
+
+def _tensor(fields: Fields, entry: Any) -> TensorInfo:
+    if type(entry) is not list or len(entry) != 3:
+        raise fields.error("bad-type", "a tensor is not a list of name, dtype and shape")
+    inner = Fields(dict(zip(("name", "dtype", "shape"), entry, strict=True)), fields.section)
+    name = inner.take_text("name", 128)
+    dtype = inner.take_choice("dtype", ("f4", "f2"))
+    shape = inner.take_list("shape", 1, 5)
+    return TensorInfo(name, dtype, tuple(inner.int_of("shape", n, 1, 2**31 - 1) for n in shape))
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the encoder was asked to reach: `ratio` and `psnr` at least, `max_error` at most `value`."""
+
+    kind: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Measured(Record):
+    """meas: what the encoder measured by decoding the file that it wrote. Errors are in stored units.
+
+    psnr               dB over the whole volume; None: exact, so infinite.
+    peak               the peak value in that PSNR (greatest minus least value of the volume).
+    psnr_lanczos       the same by Lanczos instead of super-resolution; None: exact or not measured.
+    lr_psnr            of the base network on its own grid; None: exact or not measured.
+    ssim               mean structural similarity.
+    max_error, mean_error   greatest and mean absolute difference.
+    worst_slice, worst_slice_psnr   the slice of the lowest PSNR; None: exact.
+    """
+
+    SECTION = "meas"
+
+    psnr: float | None
+    peak: float
+    psnr_lanczos: float | None
+    lr_psnr: float | None
+    ssim: float
+    max_error: float
+    mean_error: float
+    worst_slice: int
+    worst_slice_psnr: float | None
+    promise: Promise | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """See `Record`."""
+        promise = self.promise
+        return {
+            "psnr": _optional(self.psnr),
+            "peak": float(self.peak),
+            "psnr_lanczos": _optional(self.psnr_lanczos),
+            "lr_psnr": _optional(self.lr_psnr),
+            "ssim": max(-1.0, min(1.0, float(self.ssim))),  # rounding can leave it an ulp outside
+            "max_error": float(self.max_error),
+            "mean_error": float(self.mean_error),
+            "worst_slice": int(self.worst_slice),
+            "worst_slice_psnr": _optional(self.worst_slice_psnr),
+            "promise": None if promise is None else {"kind": promise.kind, "value": float(promise.value)},
+        }
+
+    @classmethod
+    def from_record(cls, record: Any, limits: Limits = DEFAULT_LIMITS) -> Measured:
+        """See `Record`."""
+        fields = Fields(record, cls.SECTION)
+        return cls(
+            psnr=fields.take_optional_float("psnr"),
+            peak=fields.take_float("peak", 0.0),
+            psnr_lanczos=fields.take_optional_float("psnr_lanczos"),
+            lr_psnr=fields.take_optional_float("lr_psnr"),
+            ssim=fields.take_float("ssim", -1.0, 1.0),
+            max_error=fields.take_float("max_error", 0.0),
+            mean_error=fields.take_float("mean_error", 0.0),
+            worst_slice=fields.take_int("worst_slice", 0, LONGEST_AXIS - 1),
+            worst_slice_psnr=fields.take_optional_float("worst_slice_psnr"),
+            promise=_promise(fields),
+        )
+
+
+def _optional(value: float | None) -> float | None:
+    return None if value is None or value == math.inf else float(value)
+
+
+def _promise(fields: Fields) -> Promise | None:
+    record = fields.take("promise")
+    if record is None:
+        return None
+    inner = Fields(record, fields.section)
+    return Promise(inner.take_choice("kind", PROMISES), inner.take_float("value", 0.0))
+
+
+@dataclass(frozen=True)
+class Provenance(Record):
+    """prov: how the file was made.
+
+    seconds   the encoder's wall time.
+    omega     the frequency factor of the SIREN's first layer as it was trained.
+    steps     steps of the optimiser.
+    """
+
+    SECTION = "prov"
+
+    software: str
+    preset: str
+    seed: int
+    device: str
+    seconds: float
+    omega: float
+    steps: int
+
+    def to_record(self) -> dict[str, Any]:
+        """See `Record`."""
+        return {
+            "software": self.software,
+            "preset": self.preset,
+            "seed": int(self.seed),
+            "device": self.device,
+            "seconds": float(self.seconds),
+            "omega": float(self.omega),
+            "steps": int(self.steps),
+        }
+
+    @classmethod
+    def from_record(cls, record: Any, limits: Limits = DEFAULT_LIMITS) -> Provenance:
+        """See `Record`."""
+        fields = Fields(record, cls.SECTION)
+        return cls(
+            software=fields.take_text("software", 256),
+            preset=fields.take_text("preset", 64),
+            seed=fields.take_int("seed", 0, 2**63 - 1),
+            device=fields.take_text("device", 256),
+            seconds=fields.take_float("seconds", 0.0),
+            omega=fields.take_float("omega", 0.0),
+            steps=fields.take_int("steps", 0, 2**63 - 1),
+        )
