@@ -1,12 +1,13 @@
 """The quantised SIREN and its section SIRN (spec section "The base network").
 
-All arithmetic is on integers. A layer takes integers a, and gives for each of its rows
+All arithmetic is on integers. A layer has weights q, biases b, a scale A, a shift S and a bias shift B. The
+activation of phase p, as an input of a layer of scale A, is `activation_table(A)[p mod 2^16]`. For each row
 
-    z = floor((M * sum(q a) + 2^(S-1)) / 2^S) + b 2^B
+    z = floor((sum(q a) + 2^S / 2) / 2^S) + b 2^B         every layer but the first
+    z = floor((sum over axes of floor(A q c / 2^S) + 128) / 256) + b 2^B         the first, of coordinates c
 
-with weights q, biases b, multiplier M, shift S and bias shift B. In a hidden layer z is a phase, modulo 2^16,
-and the activation is sine_table()[z]. In the last layer, of one row, z is the code u of a voxel: u / 2^16 runs
-from 0 at the volume's least value to 1 at its greatest. The first layer's inputs are the coordinates.
+In a hidden layer z is a phase: 2^16 of them make a turn. In the last layer, of one row, z is the code u of a
+voxel: u / 2^16 runs from 0 at the volume's least value to 1 at its greatest.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..container.fields import Fields
 from ..container.limits import DEFAULT_LIMITS, Limits
 from . import integers
 from .bank import FAMILIES
-from .sine import AMPLITUDE
+from .sine import AMPLITUDE, sine_table
 
 Ints = npt.NDArray[np.int64]
 
@@ -32,8 +33,8 @@ SECTION = "SIRN"
 COORDINATE_BITS = 20
 CODE_BITS = 16
 MOST_WIDTH = 1024
-MOST_MULTIPLIER = (1 << 12) - 1
-MOST_SHIFT = 62
+MOST_SHIFT = 48
+FRACTION_BITS = 8
 MOST_BIAS_SHIFT = 15
 HEADROOM = 1 << 52
 LEAST_CODE, GREATEST_CODE = -(1 << CODE_BITS), (2 << CODE_BITS) - 1
@@ -46,7 +47,7 @@ class Layer:
 
     weights: Ints
     bias: Ints
-    multiplier: int
+    scale: int
     shift: int
     bias_shift: int
 
@@ -88,6 +89,11 @@ def coordinates(n: int) -> Ints:
     return (2 * np.arange(n, dtype=np.int64) + 1 - n) * (1 << COORDINATE_BITS) // n
 
 
+def activation_table(scale: int) -> npt.NDArray[np.int16]:
+    """floor((A S[k] + 2^13) / 2^14): the sine of amplitude A, rounded, for every phase k."""
+    return (sine_table().astype(np.int64) * scale + (1 << 13) >> 14).astype(np.int16)
+
+
 def pack(network: Network) -> bytes:
     """The section SIRN: length of the record (u32), record, entropy code, low bits."""
     kinds = [(integers.best_level(w.ravel()), integers.best_level(b)) for w, b in _arrays(network)]
@@ -96,7 +102,7 @@ def pack(network: Network) -> bytes:
         "depth": network.depth,
         "layers": [
             {
-                "multiplier": layer.multiplier,
+                "scale": layer.scale,
                 "shift": layer.shift,
                 "bias_shift": layer.bias_shift,
                 "weights": list(weights),
@@ -133,7 +139,7 @@ def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Network:
     for (rows, inputs), entry in zip(shapes(width, depth), entries, strict=True):
         weights = values[at : at + rows * inputs].reshape(rows, inputs)
         bias = values[at + rows * inputs : at + rows * (inputs + 1)]
-        layers.append(Layer(weights, bias, entry.multiplier, entry.shift, entry.bias_shift))
+        layers.append(Layer(weights, bias, entry.scale, entry.shift, entry.bias_shift))
         at += rows * (inputs + 1)
     network = Network(tuple(layers))
     check_headroom(network)
@@ -141,20 +147,23 @@ def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Network:
 
 
 def check_headroom(network: Network) -> None:
-    """FormatError unless every product stays below 2^52, where float64 and int64 agree to the bit."""
-    largest_input = 1 << COORDINATE_BITS
-    for layer in network.layers:
-        reach = int(np.abs(layer.weights).sum(axis=1).max()) * largest_input * layer.multiplier
-        if reach + (1 << layer.shift >> 1) >= HEADROOM:
+    """FormatError unless every sum stays below 2^52: then float64 and int64 give it to the bit."""
+    for index, layer in enumerate(network.layers):
+        reach = sum_bound(layer) if index else int(np.abs(layer.weights).max()) * layer.scale << COORDINATE_BITS
+        if reach >= HEADROOM:
             raise fail("network-overflow", "a layer's sums can reach 2^52", section=SECTION)
-        largest_input = AMPLITUDE
+
+
+def sum_bound(layer: Layer) -> int:
+    """What the magnitude of a sum over activations cannot exceed, in any layer but the first."""
+    return int(np.abs(layer.weights).sum(axis=1).max()) * layer.scale + (1 << layer.shift >> 1)
 
 
 @dataclass(frozen=True)
 class _Entry:
     """A layer's entry in the record; weights and biases are (family, level)."""
 
-    multiplier: int
+    scale: int
     shift: int
     bias_shift: int
     weights: tuple[int, int]
@@ -164,8 +173,8 @@ class _Entry:
     def read(cls, record: Any) -> _Entry:
         fields = Fields(record, SECTION)
         entry = cls(
-            multiplier=fields.take_int("multiplier", 1, MOST_MULTIPLIER),
-            shift=fields.take_int("shift", 1, MOST_SHIFT),
+            scale=fields.take_int("scale", 1, AMPLITUDE),
+            shift=fields.take_int("shift", 0, MOST_SHIFT),
             bias_shift=fields.take_int("bias_shift", 0, MOST_BIAS_SHIFT),
             weights=_kind(fields, "weights"),
             biases=_kind(fields, "biases"),
