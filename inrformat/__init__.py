@@ -1,0 +1,51 @@
+"""inrformat: medical volumes as small neural networks. See README.md, and spec/inrv.md for the format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .decode import File, decode
+    from .encode import encode
+    from .errors import InrError
+    from .inspect import Info, info, verify
+    from .inspect import open_file as open  # noqa: A004
+    from .io import read, write
+    from .phantom import head_phantom
+    from .volume import Volume
+
+__all__ = [
+    "File",
+    "Info",
+    "InrError",
+    "Volume",
+    "decode",
+    "encode",
+    "head_phantom",
+    "info",
+    "open",
+    "read",
+    "verify",
+    "write",
+]
+
+_HOMES = {
+    **dict.fromkeys(("File", "decode"), "decode"),
+    "encode": "encode",
+    "InrError": "errors",
+    **dict.fromkeys(("Info", "info", "verify"), "inspect"),
+    **dict.fromkeys(("read", "write"), "io"),
+    "head_phantom": "phantom",
+    "Volume": "volume",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are first used, so that importing inrformat costs nothing."""
+    from importlib import import_module
+
+    if name == "open":
+        return import_module(".decode", __name__).File
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("." + _HOMES[name], __name__), name)

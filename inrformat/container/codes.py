@@ -54,6 +54,7 @@ FORMAT: dict[str, str] = {
     "rans-truncated": "An entropy code holds its lanes' states, and as many words and low bits as it needs.",
     "rans-bad-end": "Decoding uses up all words, and leaves every lane's state at 2^16.",
     "padding-not-zero": "The bits that fill up a last byte are zero.",
+    "model-mismatch": "The super-resolution model of a volume does the volume's factors.",
     "network-truncated": "Section SIRN holds its record, and the codes that the record announces.",
     "network-overflow": "No product of the base network can reach 2^52.",
 }

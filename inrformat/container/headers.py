@@ -405,7 +405,6 @@ def _promise(fields: Fields) -> Promise | None:
 class Provenance(Record):
     """prov: how the file was made.
 
-    seconds   the encoder's wall time.
     omega     the frequency factor of the SIREN's first layer as it was trained.
     steps     steps of the optimiser.
     """
@@ -416,7 +415,6 @@ class Provenance(Record):
     preset: str
     seed: int
     device: str
-    seconds: float
     omega: float
     steps: int
 
@@ -427,7 +425,6 @@ class Provenance(Record):
             "preset": self.preset,
             "seed": int(self.seed),
             "device": self.device,
-            "seconds": float(self.seconds),
             "omega": float(self.omega),
             "steps": int(self.steps),
         }
@@ -441,7 +438,6 @@ class Provenance(Record):
             preset=fields.take_text("preset", 64),
             seed=fields.take_int("seed", 0, 2**63 - 1),
             device=fields.take_text("device", 256),
-            seconds=fields.take_float("seconds", 0.0),
             omega=fields.take_float("omega", 0.0),
             steps=fields.take_int("steps", 0, 2**63 - 1),
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..coding.network import Network
+from ..coding.network import Network, shapes
+from ..models.sr import fast_dtype
 from . import quantise
 from .siren import FloatSiren, gradients, initialise, sensitivities
 
@@ -71,6 +72,18 @@ class FitResult:
     seconds: float
     history: list[tuple[int, float]]
 
+    def requantised(self, noise: float) -> FitResult:
+        """The same weights, rounded with another noise."""
+        steps = quantise.layer_steps(self.float_net, self.sensitivity, noise)
+        return replace(self, noise=noise, network=quantise.to_network(self.float_net, steps))
+
+
+def flat() -> FitResult:
+    """The smallest network, of zeros: for a volume whose voxels are all the same."""
+    zeros = FloatSiren([torch.zeros(s) for s in shapes(8, 1)], [torch.zeros(s[0]) for s in shapes(8, 1)])
+    result = FitResult(Network(()), zeros, [1.0, 1.0], 1e-3, 0, 0.0, [])
+    return result.requantised(1e-3)
+
 
 def fit(
     grid: Tensor,
@@ -106,14 +119,6 @@ def fit(
     return FitResult(network, net, run.sensitivity, run.noise, step, seconds, history)
 
 
-def reduced_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it fast, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if device.type == "cpu" and fast() else torch.float32
-
-
 class _Sampler:
     """Random voxels of a grid, as coordinates in [-1, 1] and values in [-1, 1]."""
 
@@ -137,7 +142,7 @@ class _Run:
 
     def __init__(self, net: FloatSiren, sampler: _Sampler, settings: FitSettings, device: torch.device) -> None:
         self.net, self.sampler, self.settings = net, sampler, settings
-        self.dtype = reduced_precision(device) if settings.optimiser == "muon" else torch.float32
+        self.dtype = fast_dtype(device) if settings.optimiser == "muon" else torch.float32
         self.steps: list[quantise.LayerSteps] | None = None
         self.sensitivity: list[float] = []
         self.noise = 0.0

@@ -1,0 +1,332 @@
+"""From the bytes of a file back to a volume, a region or a preview. Knows nothing of encoding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .coding import network as base_network
+from .container.codes import fail
+from .container.headers import VOLUME_CRITICAL, Measured, Provenance, VolumeHeader
+from .container.layout import Reader
+from .container.limits import DEFAULT_LIMITS, Limits
+from .container.metadata import unpack_metadata
+from .errors import UnsupportedError, UsageError
+from .volume import DTYPES, Array, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+    from .models.sr import SRModel
+
+LEVELS = ("preview", "full")
+SLAB_VOXELS = 1 << 23
+"""Voxels at full size that are decoded at a time."""
+HELD_CODES = 1 << 27
+"""Codes of an LR grid that are kept while a whole volume is decoded; a larger grid is evaluated twice in part."""
+TILE = (32, 64, 64)
+"""LR voxels that super-resolution works on at a time, by default; it bounds the memory of a GPU."""
+
+Source = bytes | bytearray | memoryview | str | os.PathLike[str]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+def decode(
+    source: Source,
+    *,
+    level: str = "full",
+    device: str = "auto",
+    models: Sequence[str | os.PathLike[str]] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> Volume:
+    """The volume in an .inrv file, given by its bytes or its path.
+
+    level   "full": the original's shape. "preview": the LR grid, exact on every machine.
+    device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+    models  folders to look for super-resolution models in, besides the shipped ones and $INRFORMAT_MODELS.
+
+    Raises FormatError, LimitError, UnsupportedError, ModelNotFoundError, InputError (no such file).
+    """
+    if level not in LEVELS:
+        raise UsageError(f"unknown level {level!r}; there are {', '.join(LEVELS)}")
+    with File(source, device=device, models=models, limits=limits) as file:
+        return file.preview() if level == "preview" else file.full()
+
+
+class File:
+    """An open .inrv file; nothing is decoded until it is asked for. `inrformat.open` gives one.
+
+    shape      (z, y, x) at full size; `lr_shape` that of the preview.
+    header, measured, provenance   the file's records; the latter two may be None.
+    use_sr     False: bring the LR grid to full size with Lanczos, even when the file names a model.
+    model      the model that the file refers to, where the caller has it at hand.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        device: str = "auto",
+        models: Sequence[str | os.PathLike[str]] = (),
+        tile: Sequence[int] = TILE,
+        use_sr: bool = True,
+        model: SRModel | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.limits, self.tile, self.use_sr = limits, tuple(tile), use_sr
+        self._device_name, self._models = device, models
+        self._evaluator: Any = None
+        self._model = model
+        self._codes: torch.Tensor | None = None
+        self._reader = Reader(source, limits)
+        try:
+            if self._reader.kind != "volume":
+                raise fail("bad-first-section", "this is a model, not a volume", section="MODL")
+            self._reader.check_known(VOLUME_CRITICAL)
+            self.header = VolumeHeader.unpack(self._reader.read("HEAD"), limits)
+            self.measured = self._record("meas", Measured)
+            self.provenance = self._record("prov", Provenance)
+        except BaseException:
+            self._reader.close()
+            raise
+        self.shape, self.lr_shape = self.header.shape, self.header.lr_shape
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._reader.close()
+
+    def __getitem__(self, key: Any) -> Array:
+        """The voxels of a region, in stored values: f[40:80, :, 100:200]. Slices of step 1, and whole numbers."""
+        keys = [*(key if isinstance(key, tuple) else (key,))]
+        if Ellipsis in keys:
+            at = keys.index(Ellipsis)
+            keys[at : at + 1] = [slice(None)] * (4 - len(keys))
+        keys += [slice(None)] * (3 - len(keys))
+        if len(keys) != 3:
+            raise UsageError("a region has three axes (z, y, x)")
+        box, squeezed = [], []
+        for axis, (k, n) in enumerate(zip(keys, self.shape, strict=True)):
+            start, stop, single = _span(k, n)
+            box.append((start, stop))
+            squeezed += [axis] if single else []
+        z, y, x = box
+        return np.squeeze(self.region((z, y, x)), axis=tuple(squeezed))
+
+    def region(self, box: Box) -> Array:
+        """The voxels in ((z0, z1), (y0, y1), (x0, x1)) at full size, in stored values."""
+        size = [b - a for a, b in box]
+        out = np.empty(size, DTYPES[self.header.dtype])
+        if out.size:
+            (z0, _), y, x = box
+            for a, b, slab in self._slabs(box):
+                out[a - z0 : b - z0] = slab
+        return out
+
+    def full(self) -> Volume:
+        """The whole volume at full size, decoded slab by slab."""
+        out = np.empty(self.shape, DTYPES[self.header.dtype])
+        for a, b, slab in self.slabs():
+            out[a:b] = slab
+        return self._volume(out)
+
+    def slabs(self) -> Iterator[tuple[int, int, Array]]:
+        """(z0, z1, voxels) from the first slice to the last: the whole volume in bounded memory."""
+        z, y, x = self.shape
+        if self._codes is None and np.prod(self.lr_shape, dtype=object) <= HELD_CODES:
+            self._codes = self.evaluator.codes().cpu()
+        return self._slabs(((0, z), (0, y), (0, x)))
+
+    def preview(self) -> Volume:
+        """The LR grid in stored values, and its own spacing and affine: the same bytes on every machine."""
+        values = self.values_of(self.codes().cpu().numpy())
+        factors = np.array(self.header.factors, float)
+        step = np.eye(4)
+        step[:3, :3] = np.diag(factors)
+        step[:3, 3] = (factors - 1) / 2
+        volume = self._volume(values)
+        spacing = tuple(float(s * f) for s, f in zip(volume.spacing, factors, strict=True))
+        return replace(volume, spacing=spacing, affine=volume.affine @ step)
+
+    def codes(self, box: Box | None = None) -> torch.Tensor:
+        """The base network's codes in a box of the LR grid, or in all of it: int32; see coding.network."""
+        box = box or tuple((0, n) for n in self.lr_shape)
+        if self._codes is not None:
+            return self._codes[tuple(slice(a, b) for a, b in box)]
+        codes: torch.Tensor = self.evaluator.codes(box)
+        return codes
+
+    def values_of(self, codes: Array) -> Array:
+        """Stored values of codes: low + u (high - low) / 2^16 in float64, rounded half to even, in range."""
+        low, high = self.header.range
+        values = low + codes.astype(np.float64) * (high - low) / (1 << base_network.CODE_BITS)
+        dtype = DTYPES[self.header.dtype]
+        return np.clip(np.rint(values) if dtype.kind != "f" else values, low, high).astype(dtype)
+
+    @property
+    def evaluator(self) -> Any:
+        """The base network on the device, read and checked on first use (models.siren.Evaluator)."""
+        if self._evaluator is None:
+            net = self.network()
+            from .models.siren import Evaluator
+
+            self._evaluator = Evaluator(net, self.lr_shape, self.device)
+        return self._evaluator
+
+    def network(self) -> base_network.Network:
+        """The base network; LimitError when evaluating it takes more than the limits allow."""
+        net = base_network.unpack(self._reader.read(base_network.SECTION), self.limits)
+        work = net.parameters * int(np.prod(self.lr_shape, dtype=object))
+        if work > self.limits.max_work:
+            message = f"{work} multiply-adds, at most {self.limits.max_work} are allowed"
+            raise fail("too-much-work", message, section=base_network.SECTION)
+        return net
+
+    @property
+    def model(self) -> SRModel | None:
+        """The super-resolution model, embedded or found by its hash; None: Lanczos. ModelNotFoundError."""
+        if self.header.sr is None or not self.use_sr:
+            return None
+        if self._model is None:
+            from .models import registry
+
+            if self._reader.has("SRMD"):
+                data = self._reader.read("SRMD")
+                self.header.sr.check(data)
+                model = registry.load_model(data, self.limits)
+            else:
+                model = registry.find_model(self.header.sr, self._models, self.limits)
+            if not model.supports(self.header.factors):
+                raise fail("model-mismatch", "the model does not do these factors", section="HEAD")
+            self._model = model.to(self.device)
+        return self._model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the decoding runs."""
+        return resolve_device(self._device_name)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the source said of itself; empty where the file has nothing of it."""
+        return unpack_metadata(self._reader.read("meta"), self.limits) if self._reader.has("meta") else {}
+
+    @property
+    def reader(self) -> Reader:
+        """The container, for its section table and its checks."""
+        return self._reader
+
+    def _record(self, section: str, kind: Any) -> Any:
+        return kind.unpack(self._reader.read(section), self.limits) if self._reader.has(section) else None
+
+    def _volume(self, data: Array) -> Volume:
+        header, metadata = self.header, self.metadata
+        measured = self.measured
+        metadata["lossy"] = {
+            "ratio": self.raw_bytes / self._reader.layout.file_length,
+            **({"psnr": measured.psnr} if measured and measured.psnr is not None else {}),
+        }
+        return Volume(
+            data,
+            spacing=header.spacing,
+            affine=np.vstack([np.reshape(header.affine, (3, 4)), [0, 0, 0, 1]]),
+            slope=_of_slices(header.slope, len(data)),
+            intercept=_of_slices(header.intercept, len(data)),
+            metadata=metadata,
+        )
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the volume's stored values."""
+        return int(np.prod(self.shape, dtype=object)) * DTYPES[self.header.dtype].itemsize
+
+    def _slabs(self, box: Box) -> Iterator[tuple[int, int, Array]]:
+        (z0, z1), y, x = box
+        fz = self.header.factors[0]
+        rows, tile = SLAB_VOXELS // ((y[1] - y[0]) * (x[1] - x[0])), self.tile[0] * fz
+        step = rows // tile * tile or max(fz, rows // fz * fz)  # whole tiles, at best
+        for a in range(z0, z1, step):
+            b = min(a + step, z1)
+            yield a, b, self._decode_box(((a, b), y, x))
+
+    def _decode_box(self, box: Box) -> Array:
+        """One box at full size. It is decoded as a volume of its own, cut out with the margin that it needs."""
+        import torch
+
+        from .models.sr import super_resolve
+
+        model, factors = self.model, self.header.factors
+        halo = model.halo(factors) if model else (0, 0, 0)
+        whole = (False, *([bool(model and model.whole_slices)] * 2))
+        cut, inner, shape = [], [], []
+        for (a, b), f, n, n_lr, h, all_of_it in zip(
+            box, factors, self.shape, self.lr_shape, halo, whole, strict=True
+        ):
+            margin = n_lr if all_of_it else max(h, 3) + 1
+            first, last = max(0, a // f - margin), min(n_lr, -(-b // f) + margin)
+            cut.append((first, last))
+            inner.append((a - first * f, b - first * f))
+            shape.append(min(n, last * f) - first * f)
+        z, y, x = cut
+        lr = self.codes((z, y, x)).to(self.device, torch.float32) / (1 << base_network.CODE_BITS)
+        (z0, z1), (y0, y1), (x0, x1) = inner
+        with torch.inference_mode():
+            full = super_resolve(
+                model, lr, factors, shape, z0, z1, y0=y0, y1=y1, x0=x0, x1=x1, tile=self.tile
+            )
+            low, high = self.header.range
+            full = full.mul_(high - low).add_(low).clamp_(low, high)
+            dtype = DTYPES[self.header.dtype]
+            if dtype.kind == "f":
+                return full.cpu().numpy()
+            return full.round_().to(torch.int32).cpu().numpy().astype(dtype)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU if there is one. UnsupportedError where it is not to be had."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device {name!r}; there are auto, cpu, cuda, cuda:0, ...") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r} is not supported; there are auto, cpu, cuda, cuda:0, ...")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UnsupportedError(f"the device {name} is not available here")
+    return device
+
+
+def _of_slices(values: tuple[float, ...], slices: int) -> tuple[float, ...]:
+    """The values of the original's slices, or of those in the middle of `slices` equal parts."""
+    if len(values) in (1, slices):
+        return values
+    middle = (np.arange(slices) + 0.5) * len(values) / slices
+    return tuple(values[int(i)] for i in middle)
+
+
+def _span(key: Any, n: int) -> tuple[int, int, bool]:
+    """(start, stop, whether it was one index) of one axis's key; UsageError."""
+    if isinstance(key, slice):
+        start, stop, step = key.indices(n)
+        if step != 1:
+            raise UsageError("a region is cut with step 1")
+        return start, max(start, stop), False
+    try:
+        index = int(key.__index__())
+    except AttributeError:
+        raise UsageError(f"a region is cut with slices and whole numbers, not {type(key).__name__}") from None
+    if not -n <= index < n:
+        raise UsageError(f"index {index} is out of an axis of {n}")
+    return index % n, index % n + 1, True

@@ -1,0 +1,395 @@
+"""From a volume to the bytes of a file: plan, fit, quantise, choose, write, and measure what was written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .coding import network as base_network
+from .container import layout
+from .container.headers import FACTORS, LONGEST_AXIS, Measured, Promise, Provenance, VolumeHeader
+from .container.limits import DEFAULT_LIMITS
+from .container.metadata import pack_metadata
+from .decode import File, resolve_device
+from .errors import EncodeError, InputError, UnsupportedError, UsageError
+from .metrics import Comparison
+from .metrics import psnr as decibels
+from .progress import Bar
+from .volume import DTYPES, Array, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+    from .fit.train import FitResult
+    from .models.sr import SRModel
+
+Shape = tuple[int, int, int]
+
+RATIO_TOLERANCE = 0.05
+PSNR_TOLERANCE = 0.2
+LEAST_NETWORK = 120
+"""Bytes below which not even the narrowest network fits."""
+MOST_FITS = 6
+"""How many networks are fitted, at the most, to reach a PSNR."""
+DECIBELS_PER_DOUBLING = 2.0
+"""How much the PSNR is expected to rise with twice the bytes, before two sizes have been measured."""
+OVERSHOOT = 1.0
+"""Decibels above the target up to which coarser rounding brings a network down to it; beyond, a smaller one."""
+SAMPLE_SLABS = 6
+
+
+def encode(
+    volume: Any,
+    *,
+    ratio: float | None = None,
+    psnr: float | None = None,
+    max_error: float | None = None,
+    lossless: bool = False,
+    preset: str = "fast",
+    factors: tuple[int, int, int] | None = None,
+    sr: SRModel | str | None = "auto",
+    embed_sr: bool = False,
+    seconds: float | None = None,
+    seed: int = 0,
+    fill: float | None = None,
+    device: str = "auto",
+    progress: bool | None = None,
+) -> bytes:
+    """The .inrv file of a volume.
+
+    volume   array or tensor (z, y, x), or `Volume`. Integers of up to 16 bits, or float32.
+    ratio    bytes of the stored values over bytes of the file, reached to within 5%.
+    psnr     dB over the whole volume with its own max - min as peak, reached to within 0.2 dB.
+             At most one of the two; with neither, the preset chooses the bytes.
+    max_error, lossless   reserved; refused in this version.
+    preset   "fast", "balanced", "best", or "paper" (its network, optimiser and factors).
+    factors  how much smaller the LR grid is along (z, y, x), of 1, 2 and 4; default: measured and chosen.
+    sr       "auto": the shipped super-resolution model. A model, or None. Used only where it beats Lanczos.
+    embed_sr store the model in the file, so that it needs nothing else.
+    seconds  time for the fit, instead of the preset's number of steps (then two runs differ).
+    seed     same seed, device and versions: same bytes.
+    fill     the value that NaN and infinity are replaced with; None: they are refused.
+    device   "auto", "cpu", "cuda", ...
+    progress None: a bar on stderr, if that is a terminal.
+
+    Raises InputError (the volume), UsageError (the call), EncodeError (a target that was not reached, with the
+    best that was).
+    """
+    if max_error is not None or lossless:
+        raise UnsupportedError("max_error= and lossless= are not in this version: ratio= and psnr= are")
+    if ratio is not None and psnr is not None:
+        raise UsageError("ratio= and psnr= exclude each other")
+    for name, value in (("ratio", ratio), ("psnr", psnr), ("seconds", seconds)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name}= is a positive number, not {value}")
+    job = _Job(_prepare(volume, fill), preset, sr, embed_sr, seconds, seed, resolve_device(device))
+    factors = factors if factors is None else _check_factors(factors, job.volume.shape)
+    with Bar(progress) as bar:
+        if psnr is not None:
+            return _reach_psnr(job, psnr, factors, bar)
+        if ratio is not None:
+            return _reach_ratio(job, ratio, factors, bar)
+        size = job.preset.default_bytes(job.volume.data.size) or None
+        return job.finish(job.fit(size, factors, bar), None, bar)
+
+
+def _prepare(volume: Any, fill: float | None) -> Volume:
+    """The input as a Volume of finite values within the format's limits."""
+    volume = volume if isinstance(volume, Volume) else Volume(volume)
+    if max(volume.shape) > LONGEST_AXIS or volume.data.size > DEFAULT_LIMITS.max_voxels:
+        raise InputError(
+            f"a volume of {' x '.join(map(str, volume.shape))} voxels is over the limits: {LONGEST_AXIS} along an "
+            f"axis, {DEFAULT_LIMITS.max_voxels} in all"
+        )
+    if volume.data.dtype.kind == "f":
+        bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in volume.data)
+        if bad and fill is None:
+            raise InputError(f"{bad} voxels are NaN or infinite; name a value for them with fill=")
+        if bad:
+            if not math.isfinite(fill or 0.0):
+                raise UsageError("fill= must be finite")
+            volume = replace(volume, data=np.nan_to_num(volume.data, nan=fill, posinf=fill, neginf=fill))
+    return volume
+
+
+def _check_factors(factors: Sequence[int], shape: Shape) -> Shape:
+    """Factors that the format has, and no larger ones than an axis has voxels."""
+    if len(factors) != 3 or any(f not in FACTORS for f in factors):
+        raise UsageError(f"factors= are three of {FACTORS} (z, y, x), not {factors}")
+    z, y, x = (max(k for k in FACTORS if k <= f and k <= n) for f, n in zip(factors, shape, strict=True))
+    return z, y, x
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A fitted network, and the factors of the grid that it was fitted to."""
+
+    factors: Shape
+    fit: FitResult
+
+
+class _Job:
+    """One volume on its way into a file."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        preset: str,
+        sr: SRModel | str | None,
+        embed_sr: bool,
+        seconds: float | None,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        from .fit.plan import preset_of
+        from .models import registry
+
+        self.volume, self.device, self.embed_sr = volume, device, embed_sr
+        self.preset_name, self.preset = preset, preset_of(preset)
+        self.settings = replace(self.preset.settings, seed=seed, seconds=seconds)
+        self.span = (float(volume.data.min()), float(volume.data.max()))
+        if isinstance(sr, str):
+            if sr != "auto":
+                raise UsageError(f"sr= is a model, None or 'auto', not {sr!r}")
+            sr = registry.default_model()
+        self.model = sr.to(device) if sr is not None else None
+
+    def fit(self, size: float | None, factors: Shape | None, bar: Bar, least_psnr: float | None = None) -> _Attempt:
+        """A network of about `size` bytes (None: the preset's own), on the grid that suits it best."""
+        from .fit import plan, train
+
+        settings, data, span = self.settings, self.volume.data, self.span
+        if span[0] == span[1]:
+            return _Attempt((1, 1, 1), train.flat())
+        if size is not None:
+            width = plan.width_for(size, settings.depth)
+            settings = replace(settings, width=width, target_bytes=size)
+        if factors is None and self.preset.factors is not None:
+            factors = _check_factors(self.preset.factors, self.volume.shape)
+        if factors is None:
+            with bar.stage("choosing the grid") as report:
+                factors = plan.choose_factors(data, span, settings, self.model, self.device, least_psnr, report)
+        with bar.stage("fitting") as report:
+            grid = plan.normalised_grid(data, span, factors, self.device)
+            return _Attempt(factors, train.fit(grid, settings, self.device, report))
+
+    def finish(self, attempt: _Attempt, promise: Promise | None, bar: Bar) -> bytes:
+        """The file, after it was decoded and measured. EncodeError where it does not keep the promise."""
+        with bar.stage("verifying"):
+            model = self.best_model(attempt)
+            measured = self.measure(attempt, model, promise)
+            if model is not None and (measured.psnr or math.inf) < (measured.psnr_lanczos or math.inf):
+                model = None  # the sample had misled
+                measured = self.measure(attempt, None, promise)
+        data = self.build(attempt, model, measured)
+        _check_promise(promise, measured, self.volume.data.nbytes / len(data))
+        return data
+
+    def build(self, attempt: _Attempt, model: SRModel | None, measured: Measured | None) -> bytes:
+        """The bytes of a file."""
+        volume, fit = self.volume, attempt.fit
+        header = VolumeHeader(
+            shape=volume.shape,
+            dtype=next(name for name, dtype in DTYPES.items() if dtype == volume.data.dtype),
+            range=self.span,
+            factors=attempt.factors,
+            spacing=volume.spacing,
+            affine=tuple(volume.affine[:3].ravel().tolist()),
+            slope=volume.slope,
+            intercept=volume.intercept,
+            sr=model.reference if model else None,
+        )
+        provenance = Provenance(
+            software=f"inrformat {version('inrformat')}",
+            preset=self.preset_name,
+            seed=self.settings.seed,
+            device=self.device.type,
+            omega=self.settings.omega,
+            steps=fit.steps,
+        )
+        sections = [("HEAD", header.pack()), (base_network.SECTION, base_network.pack(fit.network))]
+        if model is not None and self.embed_sr:
+            sections.append(("SRMD", model.file or b""))
+        metadata = {key: value for key, value in volume.metadata.items() if key != "lossy"}
+        if metadata:
+            sections.append(("meta", pack_metadata(metadata)))
+        if measured is not None:
+            sections.append(("meas", measured.pack()))
+        sections.append(("prov", provenance.pack()))
+        return layout.build(sections)
+
+    def open(self, attempt: _Attempt, model: SRModel | None) -> File:
+        """The file as a decoder sees it."""
+        return File(self.build(attempt, model, None), device=str(self.device), model=model)
+
+    def best_model(self, attempt: _Attempt) -> SRModel | None:
+        """The super-resolution model, if it beats Lanczos on a sample of slabs."""
+        model = self.model
+        if model is None or not model.supports(attempt.factors):
+            return None
+        ours, lanczos = (self.squared_error(attempt, m, sample=True) for m in (model, None))
+        return model if ours < lanczos else None
+
+    def squared_error(self, attempt: _Attempt, model: SRModel | None, *, sample: bool = False) -> float:
+        """The mean over the decoded volume, or over a sample of its slabs, in stored units."""
+        total, count = 0.0, 0
+        with self.open(attempt, model) as file:
+            for z0, z1, slab in _sampled(file) if sample else file.slabs():
+                error = slab.astype(np.float32) - self.volume.data[z0:z1]
+                total += float(np.square(error, out=error).sum(dtype=np.float64))
+                count += error.size
+        return total / count
+
+    def measure(self, attempt: _Attempt, model: SRModel | None, promise: Promise | None) -> Measured:
+        """What the written file decodes to, against the original."""
+        data, (low, high) = self.volume.data, self.span
+        result = Comparison(len(data), high - low, data[0].size)
+        with self.open(attempt, model) as file:
+            for z0, z1, slab in file.slabs():
+                result.add(z0, data[z0:z1], slab)
+            lr_psnr = self.lr_psnr(file)
+        lanczos = result.psnr
+        if model is not None:
+            lanczos = decibels(self.squared_error(attempt, None), result.peak)
+        return Measured(
+            psnr=result.psnr,
+            peak=result.peak,
+            psnr_lanczos=lanczos,
+            lr_psnr=lr_psnr,
+            ssim=float(result.ssim.mean()),
+            max_error=result.max_error,
+            mean_error=result.absolute / result.voxels,
+            worst_slice=result.worst_slice,
+            worst_slice_psnr=result.worst_slice_psnr,
+            promise=promise,
+        )
+
+    def lr_psnr(self, file: File) -> float | None:
+        """The exact network against the Lanczos grid, dB with the volume's own range as peak."""
+        from .fit.plan import normalised_grid
+
+        if self.span[0] == self.span[1]:
+            return None
+        grid = normalised_grid(self.volume.data, self.span, file.header.factors, self.device)
+        codes = file.codes(None).to(self.device).float() / (1 << base_network.CODE_BITS)
+        return decibels(float((codes - grid).double().square().mean()), 1.0)
+
+
+def _sampled(file: File) -> Iterator[tuple[int, int, Array]]:
+    """(z0, z1, voxels) of a few slabs, evenly spread over the volume."""
+    nz, ny, nx = file.shape
+    depth = min(nz, 4 * file.header.factors[0])
+    for start in np.unique(np.linspace(0, nz - depth, min(SAMPLE_SLABS, -(-nz // depth))).astype(int)):
+        z0, z1 = int(start), int(start) + depth
+        yield z0, z1, file.region(((z0, z1), (0, ny), (0, nx)))
+
+
+def _reach_ratio(job: _Job, ratio: float, factors: Shape | None, bar: Bar) -> bytes:
+    """A file of raw bytes / ratio, to within 5%."""
+    raw = job.volume.data.nbytes
+    overhead = _overhead(job)
+    if raw / ratio - overhead < LEAST_NETWORK:
+        best = raw / (overhead + LEAST_NETWORK)
+        raise EncodeError(
+            f"ratio {ratio:g} leaves {raw / ratio:.0f} bytes, and header and metadata alone take {overhead}; "
+            f"a ratio of about {best:.3g} can be reached"
+        )
+    attempt = job.fit(raw / ratio - overhead, factors, bar)
+    attempt = _trim(job, attempt, raw / ratio - overhead)
+    return job.finish(attempt, Promise("ratio", ratio), bar)
+
+
+def _overhead(job: _Job) -> int:
+    """Bytes of a file apart from its base network."""
+    from .fit.train import flat
+
+    model = job.model
+    measured = Measured(50.5, 1.5, 50.5, 50.5, 0.5, 1.5, 1.5, 300, 50.5, Promise("ratio", 1.5))
+    attempt = _Attempt((1, 1, 1), flat())
+    return len(job.build(attempt, model, measured)) - len(base_network.pack(attempt.fit.network))
+
+
+def _trim(job: _Job, attempt: _Attempt, size: float) -> _Attempt:
+    """The network rounded anew where the fit's own rounding missed `size` bytes."""
+    from .fit import quantise
+
+    fit, aim = attempt.fit, size
+    for _ in range(4):
+        now = len(base_network.pack(fit.network))
+        if abs(now - size) <= RATIO_TOLERANCE / 4 * size:
+            break
+        aim *= size / now
+        noise = quantise.noise_for_bytes(fit.float_net, fit.sensitivity, aim)
+        fit = fit.requantised(noise)
+    return replace(attempt, fit=fit)
+
+
+def _reach_psnr(job: _Job, target: float, factors: Shape | None, bar: Bar) -> bytes:
+    """The smallest file found that reaches the PSNR by at most 0.2 dB more."""
+    size = job.preset.default_bytes(job.volume.data.size) or 4000.0
+    tried: list[tuple[float, float]] = []
+    for _ in range(MOST_FITS):
+        attempt = job.fit(size, factors, bar, least_psnr=target)
+        factors = attempt.factors
+        with bar.stage("measuring"):
+            reached = _psnr(job, attempt)
+            if target <= reached <= target + OVERSHOOT:
+                attempt = _coarsened(job, attempt, target)
+                return job.finish(attempt, Promise("psnr", target), bar)
+        tried.append((math.log2(size), reached))
+        size = max(LEAST_NETWORK, 2 ** _next_size(tried, target + OVERSHOOT / 2))
+    best = max(reached for _, reached in tried)
+    raise EncodeError(
+        f"a PSNR of {target:g} dB was not reached; the best was {best:.2f} dB with {2 ** max(tried)[0]:.0f} bytes"
+    )
+
+
+def _next_size(tried: list[tuple[float, float]], target: float) -> float:
+    """log2 of the bytes to try next: on the line through the two attempts that are closest to the target."""
+    nearest = sorted(tried, key=lambda t: abs(t[1] - target))[:2]
+    (size, reached), slope = nearest[0], 1 / DECIBELS_PER_DOUBLING
+    if len(nearest) == 2 and (nearest[0][1] - nearest[1][1]) * (nearest[0][0] - nearest[1][0]) > 0:
+        slope = (nearest[0][0] - nearest[1][0]) / (nearest[0][1] - nearest[1][1])
+    return size + max(-2.0, min(2.0, slope * (target - reached)))
+
+
+def _psnr(job: _Job, attempt: _Attempt) -> float:
+    """dB of the whole volume as it would be written; infinite when exact."""
+    low, high = job.span
+    result = decibels(job.squared_error(attempt, job.best_model(attempt)), high - low)
+    return math.inf if result is None else result
+
+
+def _coarsened(job: _Job, attempt: _Attempt, target: float) -> _Attempt:
+    """The same network, rounded more coarsely as long as it stays above the target: fewer bytes."""
+    low, high, best = attempt.fit.noise, attempt.fit.noise * 8, attempt
+    if _psnr(job, attempt) <= target + PSNR_TOLERANCE:
+        return attempt
+    for _ in range(8):
+        noise = math.sqrt(low * high)
+        trial = replace(attempt, fit=attempt.fit.requantised(noise))
+        reached = _psnr(job, trial)
+        low, high = (noise, high) if reached >= target else (low, noise)
+        if reached >= target:
+            best = trial
+            if reached <= target + PSNR_TOLERANCE / 2:
+                break
+    return best
+
+
+def _check_promise(promise: Promise | None, measured: Measured, ratio: float) -> None:
+    """EncodeError unless the target was reached."""
+    if promise is None:
+        return
+    value = promise.value
+    if promise.kind == "ratio" and abs(ratio / value - 1) > RATIO_TOLERANCE:
+        raise EncodeError(f"a ratio of {value:g} was not reached; the best was {ratio:.4g}")
+    if promise.kind == "psnr":
+        reached = math.inf if measured.psnr is None else measured.psnr
+        if not value - 0.01 <= reached <= value + PSNR_TOLERANCE:
+            raise EncodeError(f"a PSNR of {value:g} dB was not reached; the nearest was {reached:.2f} dB")

@@ -1,0 +1,140 @@
+"""What to fit: presets, how wide a network the bytes allow, and how far to reduce each axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..coding.network import MOST_WIDTH, parameter_count
+from ..errors import UsageError
+from ..models.sr import SRModel, super_resolve
+from ..resample import Shape, downsample, upsample
+from ..volume import Array
+from .train import FitProgress, FitSettings, fit
+
+BITS_PER_WEIGHT = 4.8
+"""What a weight takes where the rounding costs about as much as the fit's own error; measured on CT and MR."""
+NARROWEST = 8
+PROBE_STEPS = 120
+PROBE_EXPONENT = 0.5
+"""A probe's squared error falls about so with the number of steps: a guess that only ranks the factors."""
+SAMPLE_SLABS, SAMPLE_SLICES = 3, 24
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Effort, and the bytes that a volume gets when nobody names a target: bytes * (voxels / 2^18)^growth."""
+
+    settings: FitSettings
+    bytes: float
+    growth: float
+    factors: Shape | None = None
+
+    def default_bytes(self, voxels: int) -> float:
+        """For the base network of a volume of so many voxels."""
+        return self.bytes * (voxels / 2**18) ** self.growth
+
+
+PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="adam", noise=0.0)
+PRESETS = {
+    "fast": Preset(FitSettings(steps=1500), 4000, 0.4),
+    "balanced": Preset(FitSettings(steps=8000), 8000, 0.5),
+    "best": Preset(FitSettings(steps=40_000), 16_000, 0.5),
+    "paper": Preset(PAPER, 0, 0, factors=(4, 4, 4)),
+}
+
+
+def preset_of(name: str) -> Preset:
+    """The preset of that name, or UsageError."""
+    if name not in PRESETS:
+        raise UsageError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def width_for(size: float, depth: int) -> int:
+    """The width, a multiple of 8, whose network takes about `size` bytes."""
+    parameters = 8 * size / BITS_PER_WEIGHT
+    width = math.sqrt(max(parameters, 1) / max(depth - 1, 1))
+    nearest = min(range(NARROWEST, MOST_WIDTH + 1, 8), key=lambda w: abs(w - width) / w)
+    while nearest > NARROWEST and parameter_count(nearest, depth) > 1.3 * parameters:
+        nearest -= 8
+    return nearest
+
+
+def candidate_factors(shape: Sequence[int]) -> list[Shape]:
+    """From the coarsest LR grid to the finest: in-plane factors of 4, 2 and 1, and no larger ones along z."""
+    found = set()
+    for f in (1, 2, 4):
+        for fz in (1, 2, 4):
+            if fz <= f:
+                z, y, x = (min(k, _largest_factor(n)) for k, n in zip((fz, f, f), shape, strict=True))
+                found.add((z, y, x))
+    return sorted(found, key=lambda k: (-math.prod(k), k))
+
+
+def _largest_factor(n: int) -> int:
+    """An axis keeps at least 8 voxels."""
+    return 4 if n >= 32 else 2 if n >= 16 else 1
+
+
+def choose_factors(
+    data: Array,
+    span: tuple[float, float],
+    settings: FitSettings,
+    model: SRModel | None,
+    device: torch.device,
+    least_psnr: float | None = None,
+    progress: Callable[[FitProgress], None] | None = None,
+) -> Shape:
+    """The factors that promise the least error at full size for this network and effort.
+
+    Measured for each candidate: what downsampling alone loses, on a sample of slabs, and how well a short fit of
+    the network does on the LR grid. From the coarsest grid on, until a finer one does worse. `least_psnr` (dB):
+    candidates whose downsampling alone loses more are left out, unless all do.
+    """
+    candidates = candidate_factors(data.shape)
+    losses = {k: resampling_loss(data, span, k, model, device) for k in candidates}
+    if least_psnr is not None:
+        allowed = [k for k in candidates if losses[k] < 10 ** (-least_psnr / 10)]
+        candidates = allowed or candidates[-1:]
+    best, least = candidates[0], math.inf
+    probe = replace(settings, steps=PROBE_STEPS, seconds=None, target_bytes=None)
+    shrink = (PROBE_STEPS / max(settings.steps, PROBE_STEPS)) ** PROBE_EXPONENT
+    for factors in candidates if len(candidates) > 1 else []:
+        if losses[factors] >= least:
+            continue
+        result = fit(normalised_grid(data, span, factors, device), probe, device, progress)
+        error = losses[factors] + shrink * 10 ** (-result.history[-1][1] / 10)
+        if error >= least:
+            break
+        best, least = factors, error
+    return best
+
+
+def normalised_grid(data: Array, span: tuple[float, float], factors: Shape, device: torch.device) -> Tensor:
+    """The LR grid (z, y, x), float32, with the range `span` of the volume mapped to [0, 1]."""
+    low, high = span
+    return downsample(data, factors, device).sub_(low).div_(high - low)
+
+
+def resampling_loss(
+    data: Array, span: tuple[float, float], factors: Shape, model: SRModel | None, device: torch.device
+) -> float:
+    """Mean squared error of going down and up again, in units of the range, on a sample of slabs."""
+    depth = min(len(data), SAMPLE_SLICES)
+    starts = np.linspace(0, len(data) - depth, min(SAMPLE_SLABS, -(-len(data) // depth))).astype(int)
+    errors = []
+    for start in starts:
+        slab = data[start : start + depth]
+        lr = normalised_grid(slab, span, factors, device)
+        original = (torch.from_numpy(slab.astype(np.float32)).to(device) - span[0]) / (span[1] - span[0])
+        ways = [upsample(lr, factors, slab.shape)]
+        if model is not None and model.supports(factors):
+            ways.append(super_resolve(model, lr, factors, slab.shape))
+        errors.append(min(float((w.clamp_(0, 1) - original).square().mean()) for w in ways))
+    return float(np.mean(errors))

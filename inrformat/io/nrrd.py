@@ -1,0 +1,129 @@
+"""NRRD <-> Volume, attached headers only (raw, gzip, bzip2 or text data).
+
+NRRD has no agreed place for slope and intercept and its readers take the values as they are, so the writer
+applies them. metadata: {'source': 'nrrd', 'space': str}.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import InputError, UnsupportedError
+from ..volume import DTYPES, Array, Volume, default_affine, spacing_of
+
+_SIGNS = {  # patient axes that point the other way than LPS have -1
+    "left-posterior-superior": (1, 1, 1),
+    "lps": (1, 1, 1),
+    "right-anterior-superior": (-1, -1, 1),
+    "ras": (-1, -1, 1),
+    "left-anterior-superior": (1, -1, 1),
+    "las": (1, -1, 1),
+}
+_EXPANSION = {"raw": 1, "gzip": 1100, "gz": 1100}  # bzip2 and text: no useful bound
+_MOST_VALUES = 1 << 36
+
+
+def _pynrrd() -> Any:
+    try:
+        import nrrd
+    except ImportError as error:
+        raise UnsupportedError("NRRD files need pynrrd: pip install inrformat[nrrd]") from error
+    return nrrd
+
+
+def read_nrrd(path: Path) -> Volume:
+    """Read an .nrrd with three axes. A space of RAS or LAS is turned into LPS; any other is taken as LPS.
+
+    InputError when the file is broken, keeps its data in another file, or has other than three scalar axes.
+    """
+    nrrd = _pynrrd()
+    try:
+        with path.open("rb") as file:
+            header = nrrd.read_header(file)
+            _check(header, path)
+            data = nrrd.read_data(header, file, index_order="C")
+        affine = _affine(header)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # pynrrd and numpy fail in many ways on broken bytes
+        raise InputError(f"{path}: broken or truncated NRRD file ({type(error).__name__})") from error
+    try:
+        space = str(header.get("space", ""))[:64]
+        return Volume(data, spacing_of(affine), affine, metadata={"source": "nrrd", "space": space})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _check(header: dict[str, Any], path: Path) -> None:
+    """Refuse what this reader does not do, and sizes that the file cannot hold, before it is read."""
+    if "data file" in header or "datafile" in header:
+        raise InputError("the data are in another file; give an NRRD with an attached header")
+    sizes = [int(n) for n in header["sizes"]]
+    if len(sizes) != 3 or int(header["dimension"]) != 3:
+        raise InputError(f"{len(sizes)} axes {tuple(sizes)}; a volume has three")
+    if str(header["type"]).lower() == "block":
+        raise InputError("cannot use values of type block")
+    for skip in ("line skip", "lineskip"):
+        if int(header.get(skip, 0)) > 1000:
+            raise InputError("absurd line skip")
+    values = sizes[0] * sizes[1] * sizes[2]
+    expansion = _EXPANSION.get(str(header["encoding"]).lower())
+    room = _MOST_VALUES if expansion is None else path.stat().st_size * expansion
+    if min(sizes) < 1 or values > room:
+        raise InputError(
+            f"the header promises {'x'.join(map(str, sizes))} voxels, which the file cannot hold"
+        )
+
+
+def _affine(header: dict[str, Any]) -> Array:
+    """Index (z, y, x, 1) -> LPS mm, from 'space directions' and 'space origin', else from 'spacings'."""
+    if "space directions" in header:
+        directions = np.array(header["space directions"], float)  # a row per axis, fastest (x) first
+        if directions.shape != (3, 3):
+            raise InputError("space directions are not three vectors of three")
+        affine = np.eye(4)
+        affine[:3, :3] = directions[::-1].T
+        affine[:3, 3] = np.array(header.get("space origin", (0, 0, 0)), float)
+        signs = _SIGNS.get(str(header.get("space", "")).lower(), (1, 1, 1))
+        flipped: Array = np.diag([*signs, 1.0]) @ affine
+        return flipped
+    spacings = np.array(header.get("spacings", (1, 1, 1)), float)
+    spacings[~np.isfinite(spacings)] = 1.0  # NRRD writes 'nan' for unknown
+    return default_affine(tuple(np.abs(spacings[::-1])))
+
+
+def write_nrrd(volume: Volume, file: BinaryIO) -> None:
+    """Write a gzip-coded NRRD in LPS, with values in real-world units.
+
+    A slope of 1 with a whole intercept gives integers of 16 bits where they fit (CT becomes Hounsfield,
+    nothing is lost); any other rescale gives float32.
+    """
+    nrrd = _pynrrd()
+    affine = volume.affine
+    assert affine is not None
+    header = {
+        "space": "left-posterior-superior",
+        "kinds": ["domain", "domain", "domain"],
+        "space directions": affine[:3, :3].T[::-1],
+        "space origin": affine[:3, 3],
+        "encoding": "gzip",
+    }
+    nrrd.write(file, real_or_shifted(volume), header, compression_level=6, index_order="C")
+
+
+def real_or_shifted(volume: Volume) -> Array:
+    """The values in real-world units, (z, y, x): 16-bit integers when a whole shift does it, else float32."""
+    data, intercepts = volume.data, set(volume.intercept)
+    if set(volume.slope) == {1.0} and len(intercepts) == 1:
+        (shift,) = intercepts
+        if shift == 0:
+            return np.ascontiguousarray(data)
+        if data.dtype.kind in "iu" and shift.is_integer():
+            low, high = int(data.min()) + int(shift), int(data.max()) + int(shift)
+            for dtype in (DTYPES["i2"], DTYPES["u2"]):
+                if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+                    return (data.astype(np.int32) + int(shift)).astype(dtype)
+    return volume.real_values()

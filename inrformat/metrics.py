@@ -1,0 +1,88 @@
+"""How far a reconstruction is from its original, gathered slab by slab in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SSIM_WINDOW = 7
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+
+
+def psnr(mse: float, peak: float) -> float | None:
+    """Equation (2) of the paper, dB; None where the error, or the peak, is zero."""
+    return 10 * math.log10(peak * peak / mse) if mse > 0 and peak > 0 else None
+
+
+def ssim_of_slices(a: Tensor, b: Tensor) -> Tensor:
+    """Mean SSIM of each slice (n), a and b float32 (n, y, x) scaled to a peak of 1.
+
+    Wang et al. 2004 with the uniform 7x7 window and the sample covariance of scikit-image's default, over the
+    places where the whole window fits. Slices narrower than 7 take the largest odd window that fits.
+    """
+    wy, wx = (min(SSIM_WINDOW, n - 1 + n % 2) for n in a.shape[1:])
+    count = wy * wx
+    maps = torch.stack((a, b, a * a, b * b, a * b), dim=1)  # (n, 5, y, x)
+    means = functional.avg_pool2d(functional.avg_pool2d(maps, (wy, 1), 1), (1, wx), 1)
+    ma, mb, aa, bb, ab = means.unbind(1)
+    unbiased = count / max(count - 1, 1)
+    va, vb, cab = (unbiased * (m - p) for m, p in ((aa, ma * ma), (bb, mb * mb), (ab, ma * mb)))
+    score = (2 * ma * mb + SSIM_C1) * (2 * cab + SSIM_C2)
+    score /= (ma * ma + mb * mb + SSIM_C1) * (va + vb + SSIM_C2)
+    return score.flatten(1).mean(1)
+
+
+@dataclass
+class Comparison:
+    """Errors of a volume of `slices` slices, in stored units. `peak`: the original's max - min."""
+
+    slices: int
+    peak: float
+    voxels_per_slice: int
+    squared: npt.NDArray[np.float64] = field(init=False)
+    ssim: npt.NDArray[np.float64] = field(init=False)
+    absolute: float = 0.0
+    max_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.squared, self.ssim = np.zeros(self.slices), np.ones(self.slices)
+
+    def add(self, z0: int, original: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> None:
+        """Take in the slices from z0 on, of both (n, y, x)."""
+        a = torch.from_numpy(original.astype(np.float32))
+        b = torch.from_numpy(decoded.astype(np.float32))
+        error = b - a
+        z1 = z0 + len(a)
+        self.squared[z0:z1] = error.square().sum((1, 2), dtype=torch.float64).numpy()
+        self.absolute += float(error.abs().sum(dtype=torch.float64))
+        self.max_error = max(self.max_error, float(error.abs().max()))
+        if self.peak > 0:
+            low = float(a.min())
+            self.ssim[z0:z1] = ssim_of_slices((a - low) / self.peak, (b - low) / self.peak).numpy()
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the volume."""
+        return self.slices * self.voxels_per_slice
+
+    @property
+    def psnr(self) -> float | None:
+        """Over the whole volume."""
+        return psnr(float(self.squared.sum()) / self.voxels, self.peak)
+
+    @property
+    def worst_slice(self) -> int:
+        """The slice of the greatest squared error."""
+        return int(self.squared.argmax())
+
+    @property
+    def worst_slice_psnr(self) -> float | None:
+        """Its PSNR, with the volume's peak."""
+        return psnr(float(self.squared.max()) / self.voxels_per_slice, self.peak)
