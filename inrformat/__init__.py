@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .decode import File, decode
+    from .decode import File as open
     from .encode import encode
     from .errors import InrError
     from .inspect import Info, info, verify
-    from .inspect import open_file as open  # noqa: A004
     from .io import read, write
     from .phantom import head_phantom
     from .volume import Volume

@@ -125,7 +125,7 @@ class File:
     def region(self, box: Box) -> Array:
         """The voxels in ((z0, z1), (y0, y1), (x0, x1)) at full size, in stored values."""
         size = [b - a for a, b in box]
-        out = np.empty(size, DTYPES[self.header.dtype])
+        out = np.empty(size, self.dtype)
         if out.size:
             (z0, _), y, x = box
             for a, b, slab in self._slabs(box):
@@ -134,7 +134,7 @@ class File:
 
     def full(self) -> Volume:
         """The whole volume at full size, decoded slab by slab."""
-        out = np.empty(self.shape, DTYPES[self.header.dtype])
+        out = np.empty(self.shape, self.dtype)
         for a, b, slab in self.slabs():
             out[a:b] = slab
         return self._volume(out)
@@ -154,12 +154,14 @@ class File:
         step[:3, :3] = np.diag(factors)
         step[:3, 3] = (factors - 1) / 2
         volume = self._volume(values)
-        spacing = tuple(float(s * f) for s, f in zip(volume.spacing, factors, strict=True))
-        return replace(volume, spacing=spacing, affine=volume.affine @ step)
+        z, y, x = (float(s * f) for s, f in zip(volume.spacing, factors, strict=True))
+        return replace(volume, spacing=(z, y, x), affine=volume.affine @ step)
 
     def codes(self, box: Box | None = None) -> torch.Tensor:
         """The base network's codes in a box of the LR grid, or in all of it: int32; see coding.network."""
-        box = box or tuple((0, n) for n in self.lr_shape)
+        if box is None:
+            z, y, x = self.lr_shape
+            box = (0, z), (0, y), (0, x)
         if self._codes is not None:
             return self._codes[tuple(slice(a, b) for a, b in box)]
         codes: torch.Tensor = self.evaluator.codes(box)
@@ -169,8 +171,7 @@ class File:
         """Stored values of codes: low + u (high - low) / 2^16 in float64, rounded half to even, in range."""
         low, high = self.header.range
         values = low + codes.astype(np.float64) * (high - low) / (1 << base_network.CODE_BITS)
-        dtype = DTYPES[self.header.dtype]
-        return np.clip(np.rint(values) if dtype.kind != "f" else values, low, high).astype(dtype)
+        return np.clip(np.rint(values) if self.dtype.kind != "f" else values, low, high).astype(self.dtype)
 
     @property
     def evaluator(self) -> Any:
@@ -245,9 +246,14 @@ class File:
         )
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the stored values."""
+        return DTYPES[self.header.dtype]
+
+    @property
     def raw_bytes(self) -> int:
         """Bytes of the volume's stored values."""
-        return int(np.prod(self.shape, dtype=object)) * DTYPES[self.header.dtype].itemsize
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
     def _slabs(self, box: Box) -> Iterator[tuple[int, int, Array]]:
         (z0, z1), y, x = box
@@ -285,10 +291,9 @@ class File:
             )
             low, high = self.header.range
             full = full.mul_(high - low).add_(low).clamp_(low, high)
-            dtype = DTYPES[self.header.dtype]
-            if dtype.kind == "f":
+            if self.dtype.kind == "f":
                 return full.cpu().numpy()
-            return full.round_().to(torch.int32).cpu().numpy().astype(dtype)
+            return full.round_().to(torch.int32).cpu().numpy().astype(self.dtype)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -100,21 +100,21 @@ def encode(
 
 def _prepare(volume: Any, fill: float | None) -> Volume:
     """The input as a Volume of finite values within the format's limits."""
-    volume = volume if isinstance(volume, Volume) else Volume(volume)
-    if max(volume.shape) > LONGEST_AXIS or volume.data.size > DEFAULT_LIMITS.max_voxels:
+    result = volume if isinstance(volume, Volume) else Volume(volume)
+    if max(result.shape) > LONGEST_AXIS or result.data.size > DEFAULT_LIMITS.max_voxels:
         raise InputError(
-            f"a volume of {' x '.join(map(str, volume.shape))} voxels is over the limits: {LONGEST_AXIS} along an "
+            f"a volume of {' x '.join(map(str, result.shape))} voxels is over the limits: {LONGEST_AXIS} along an "
             f"axis, {DEFAULT_LIMITS.max_voxels} in all"
         )
-    if volume.data.dtype.kind == "f":
-        bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in volume.data)
+    if result.data.dtype.kind == "f":
+        bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in result.data)
         if bad and fill is None:
             raise InputError(f"{bad} voxels are NaN or infinite; name a value for them with fill=")
-        if bad:
-            if not math.isfinite(fill or 0.0):
-                raise UsageError("fill= must be finite")
-            volume = replace(volume, data=np.nan_to_num(volume.data, nan=fill, posinf=fill, neginf=fill))
-    return volume
+        if bad and fill is not None:
+            if not math.isfinite(fill):
+                raise UsageError(f"fill= must be finite, not {fill}")
+            result = replace(result, data=np.nan_to_num(result.data, nan=fill, posinf=fill, neginf=fill))
+    return result
 
 
 def _check_factors(factors: Sequence[int], shape: Shape) -> Shape:
@@ -159,7 +159,9 @@ class _Job:
             sr = registry.default_model()
         self.model = sr.to(device) if sr is not None else None
 
-    def fit(self, size: float | None, factors: Shape | None, bar: Bar, least_psnr: float | None = None) -> _Attempt:
+    def fit(
+        self, size: float | None, factors: Shape | None, bar: Bar, least_psnr: float | None = None
+    ) -> _Attempt:
         """A network of about `size` bytes (None: the preset's own), on the grid that suits it best."""
         from .fit import plan, train
 
@@ -173,7 +175,9 @@ class _Job:
             factors = _check_factors(self.preset.factors, self.volume.shape)
         if factors is None:
             with bar.stage("choosing the grid") as report:
-                factors = plan.choose_factors(data, span, settings, self.model, self.device, least_psnr, report)
+                factors = plan.choose_factors(
+                    data, span, settings, self.model, self.device, least_psnr, report
+                )
         with bar.stage("fitting") as report:
             grid = plan.normalised_grid(data, span, factors, self.device)
             return _Attempt(factors, train.fit(grid, settings, self.device, report))
@@ -359,7 +363,7 @@ def _next_size(tried: list[tuple[float, float]], target: float) -> float:
 
 
 def _psnr(job: _Job, attempt: _Attempt) -> float:
-    """dB of the whole volume as it would be written; infinite when exact."""
+    """DB of the whole volume as it would be written; infinite when exact."""
     low, high = job.span
     result = decibels(job.squared_error(attempt, job.best_model(attempt)), high - low)
     return math.inf if result is None else result

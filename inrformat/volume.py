@@ -36,7 +36,7 @@ class Volume:
 
     data: Array
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    affine: Array | None = None
+    affine: Array = None  # type: ignore[assignment]  # None becomes `default_affine(spacing)`
     slope: tuple[float, ...] = (1.0,)
     intercept: tuple[float, ...] = (0.0,)
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -149,7 +149,9 @@ def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Network:
 def check_headroom(network: Network) -> None:
     """FormatError unless every sum stays below 2^52: then float64 and int64 give it to the bit."""
     for index, layer in enumerate(network.layers):
-        reach = sum_bound(layer) if index else int(np.abs(layer.weights).max()) * layer.scale << COORDINATE_BITS
+        reach = (
+            sum_bound(layer) if index else int(np.abs(layer.weights).max()) * layer.scale << COORDINATE_BITS
+        )
         if reach >= HEADROOM:
             raise fail("network-overflow", "a layer's sums can reach 2^52", section=SECTION)
 
@@ -194,7 +196,9 @@ def _arrays(network: Network) -> list[tuple[Ints, Ints]]:
     return [(layer.weights, layer.bias) for layer in network.layers]
 
 
-def _spread(width: int, depth: int, kinds: list[tuple[tuple[int, int], tuple[int, int]]]) -> tuple[Ints, Ints]:
+def _spread(
+    width: int, depth: int, kinds: list[tuple[tuple[int, int], tuple[int, int]]]
+) -> tuple[Ints, Ints]:
     """Every parameter's family and level, in the order in which they are coded: a layer's weights, its biases."""
     counts = [count for rows, inputs in shapes(width, depth) for count in (rows * inputs, rows)]
     each = np.array([kind for pair in kinds for kind in pair], np.int64)

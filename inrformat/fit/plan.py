@@ -37,7 +37,7 @@ class Preset:
 
     def default_bytes(self, voxels: int) -> float:
         """For the base network of a volume of so many voxels."""
-        return self.bytes * (voxels / 2**18) ** self.growth
+        return float(self.bytes * (voxels / 2**18) ** self.growth)
 
 
 PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="adam", noise=0.0)

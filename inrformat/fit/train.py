@@ -140,7 +140,9 @@ class _Sampler:
 class _Run:
     """The state of a fit. `steps` are the quantisation steps, None as long as the weights are not rounded."""
 
-    def __init__(self, net: FloatSiren, sampler: _Sampler, settings: FitSettings, device: torch.device) -> None:
+    def __init__(
+        self, net: FloatSiren, sampler: _Sampler, settings: FitSettings, device: torch.device
+    ) -> None:
         self.net, self.sampler, self.settings = net, sampler, settings
         self.dtype = fast_dtype(device) if settings.optimiser == "muon" else torch.float32
         self.steps: list[quantise.LayerSteps] | None = None
@@ -152,7 +154,9 @@ class _Run:
         hidden = net.weights[1:-1] if settings.optimiser == "muon" else []
         rest = [p for p in self.params[:-2] if not any(p is h for h in hidden)]
         groups = [{"params": rest, "lr": rate * omega}, {"params": self.params[-2:], "lr": rate}]
-        self.optimisers: list[torch.optim.Optimizer] = [torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-10)]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-10)
+        ]
         if hidden:
             muon = torch.optim.Muon(hidden, lr=settings.muon_rate * omega, weight_decay=0.0)
             self.optimisers.append(muon)
