@@ -16,6 +16,7 @@ from .container.layout import Reader
 from .container.limits import DEFAULT_LIMITS, Limits
 from .container.metadata import unpack_metadata
 from .errors import UnsupportedError, UsageError
+from .region import Box, crop
 from .volume import DTYPES, Array, Volume
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ TILE = (32, 64, 64)
 """LR voxels that super-resolution works on at a time, by default; it bounds the memory of a GPU."""
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str]
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 def decode(
@@ -132,6 +132,11 @@ class File:
                 out[a - z0 : b - z0] = slab
         return out
 
+    def cut(self, box: Box) -> Volume:
+        """A region at full size as a volume of its own: spacing, affine and slices' metadata fit it."""
+        whole = self._volume(np.broadcast_to(np.zeros((), self.dtype), self.shape))  # takes no memory
+        return replace(crop(whole, box), data=self.region(box))
+
     def full(self) -> Volume:
         """The whole volume at full size, decoded slab by slab."""
         out = np.empty(self.shape, self.dtype)
@@ -171,7 +176,9 @@ class File:
         """Stored values of codes: low + u (high - low) / 2^16 in float64, rounded half to even, in range."""
         low, high = self.header.range
         values = low + codes.astype(np.float64) * (high - low) / (1 << base_network.CODE_BITS)
-        return np.clip(np.rint(values) if self.dtype.kind != "f" else values, low, high).astype(self.dtype)
+        if self.dtype.kind != "f":
+            return np.clip(np.rint(values), low, high).astype(self.dtype)
+        return np.clip(values, low, high).astype(self.dtype) + self.dtype.type(0)  # -0 becomes +0
 
     @property
     def evaluator(self) -> Any:
