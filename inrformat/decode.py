@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -88,6 +89,8 @@ class File:
                 raise fail("bad-first-section", "this is a model, not a volume", section="MODL")
             self._reader.check_known(VOLUME_CRITICAL)
             self.header = VolumeHeader.unpack(self._reader.read("HEAD"), limits)
+            if self.header.sr is None and self._reader.has("SRMD"):
+                raise fail("model-hash-mismatch", "a model that the header does not name", section="SRMD")
             self.measured = self._record("meas", Measured)
             self.provenance = self._record("prov", Provenance)
         except BaseException:
@@ -215,8 +218,25 @@ class File:
                 model = registry.find_model(self.header.sr, self._models, self.limits)
             if not model.supports(self.header.factors):
                 raise fail("model-mismatch", "the model does not do these factors", section="HEAD")
+            self._check_effort(model)
             self._model = model.to(self.device)
         return self._model
+
+    def _check_effort(self, model: SRModel) -> None:
+        """LimitError when the model takes more work or memory than the limits allow."""
+        work = sum(p.numel() for p in model.parameters()) * math.prod(self.lr_shape)
+        if work > self.limits.max_work:
+            message = f"the model takes {work} multiply-adds, at most {self.limits.max_work} are allowed"
+            raise fail("too-much-work", message, section="HEAD")
+        factors = self.header.factors
+        z, y, x = (
+            n if model.whole_slices and axis else min(t, n) + 2 * h
+            for axis, (n, t, h) in enumerate(zip(self.lr_shape, self.tile, model.halo(factors), strict=True))
+        )
+        numbers = model.activations((z, y, x), factors)
+        if numbers > self.limits.max_activations:
+            message = f"the model makes {numbers} numbers at a time, at most {self.limits.max_activations} are allowed"
+            raise fail("too-much-memory", message, section="HEAD")
 
     @property
     def device(self) -> torch.device:
@@ -269,7 +289,20 @@ class File:
         step = rows // tile * tile or max(fz, rows // fz * fz)  # whole tiles, at best
         for a in range(z0, z1, step):
             b = min(a + step, z1)
-            yield a, b, self._decode_box(((a, b), y, x))
+            yield a, b, self._decode_slab(((a, b), y, x))
+
+    def _decode_slab(self, box: Box) -> Array:
+        """One slab, in strips along y where its slices are very large."""
+        z, (y0, y1), x = box
+        line, tile = (z[1] - z[0]) * (x[1] - x[0]), self.tile[1] * self.header.factors[1]
+        step = max(1, SLAB_VOXELS // line // tile) * tile
+        if y1 - y0 <= 2 * step or (self.model is not None and self.model.whole_slices):
+            return self._decode_box(box)
+        out = np.empty((z[1] - z[0], y1 - y0, x[1] - x[0]), self.dtype)
+        for a in range(y0, y1, step):
+            b = min(a + step, y1)
+            out[:, a - y0 : b - y0] = self._decode_box((z, (a, b), x))
+        return out
 
     def _decode_box(self, box: Box) -> Array:
         """One box at full size. It is decoded as a volume of its own, cut out with the margin that it needs."""
@@ -297,9 +330,9 @@ class File:
                 model, lr, factors, shape, z0, z1, y0=y0, y1=y1, x0=x0, x1=x1, tile=self.tile
             )
             low, high = self.header.range
+            if self.dtype.kind == "f":  # the range itself may be beyond float32
+                return full.double().mul_(high - low).add_(low).clamp_(low, high).float().cpu().numpy()
             full = full.mul_(high - low).add_(low).clamp_(low, high)
-            if self.dtype.kind == "f":
-                return full.cpu().numpy()
             return full.round_().to(torch.int32).cpu().numpy().astype(self.dtype)
 
 

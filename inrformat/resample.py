@@ -73,22 +73,34 @@ def lanczos_matrix(n: int, f: int, *, up: bool) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def _span(matrix: npt.NDArray[np.float64]) -> tuple[int, int]:
-    """First and one past the last column in which `matrix` has anything."""
-    used = np.flatnonzero(matrix.any(axis=0))
-    return int(used[0]), int(used[-1]) + 1
+@lru_cache(maxsize=64)
+def _band(n: int, f: int, up: bool, start: int, stop: int) -> tuple[int, npt.NDArray[np.float32]]:
+    """Rows [start, stop) of `lanczos_matrix(n, f, up=up)`, from the first column that they use to the last.
+
+    Only that band is ever made: an axis can have 65536 voxels, and its matrix then 17 GB.
+    """
+    if up:
+        lo, hi = max(0, start // f - SUPPORT - 1), min(ceil(n / f), (stop - 1) // f + SUPPORT + 2)
+    else:
+        lo, hi = max(0, (start - SUPPORT - 1) * f), min(n, (stop + SUPPORT + 1) * f)
+    rows, columns = np.arange(start, stop)[:, None], np.arange(lo, hi)[None, :]
+    hr, lr = (rows, columns) if up else (columns, rows)
+    weights = lanczos(np.abs(hr - ((lr + 0.5) * f - 0.5)) / f) if f > 1 else (rows == columns).astype(float)
+    weights /= weights.sum(axis=1, keepdims=True)
+    band = weights.astype(np.float32)
+    band.flags.writeable = False
+    return lo, band
 
 
-def _apply(matrix: npt.NDArray[np.float64], x: Tensor, axis: int) -> Tensor:
-    """The product of `matrix` (m, n) with axis `axis` (n long) of x (z, y, x): that axis becomes m long."""
+def _apply(n: int, f: int, up: bool, span: tuple[int, int], x: Tensor, axis: int) -> Tensor:
+    """Axis `axis` of x (z, y, x) resampled: rows `span` of `lanczos_matrix(n, f, up=up)` times that axis."""
     parts = []
-    for start in range(0, matrix.shape[0], ROWS):
-        rows = matrix[start : start + ROWS]
-        lo, hi = _span(rows)
-        weights = torch.from_numpy(rows[:, lo:hi].astype(np.float32)).to(x.device)
-        piece = x.narrow(axis, lo, hi - lo)
+    for start in range(*span, ROWS):
+        lo, band = _band(n, f, up, start, min(start + ROWS, span[1]))
+        weights = torch.tensor(band, device=x.device)
+        piece = x.narrow(axis, lo, band.shape[1])
         if axis == 0:
-            parts.append((weights @ piece.flatten(1)).reshape(len(rows), *x.shape[1:]))
+            parts.append((weights @ piece.flatten(1)).reshape(len(band), *x.shape[1:]))
         elif axis == 1:
             parts.append(weights @ piece)  # batched over z
         else:
@@ -108,7 +120,6 @@ def downsample(
         raise UsageError(f"a volume of three non-empty axes is needed, not {tuple(array.shape)}")
     nz, ny, nx = (int(n) for n in array.shape)
     fz, fy, fx = check_factors(factors)
-    down_z, down_y, down_x = (lanczos_matrix(n, f, up=False) for n, f in ((nz, fz), (ny, fy), (nx, fx)))
     lr = torch.zeros(lr_shape((nz, ny, nx), factors), dtype=torch.float32, device=device)
     step = max(1, SLAB_BYTES // (4 * ny * nx))
     for z0 in range(0, nz, step):
@@ -118,13 +129,17 @@ def downsample(
         else:
             slab = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)).to(device)
         if fx > 1:
-            slab = _apply(down_x, slab, 2)
+            slab = _apply(nx, fx, False, (0, lr.shape[2]), slab, 2)
         if fy > 1:
-            slab = _apply(down_y, slab, 1)
+            slab = _apply(ny, fy, False, (0, lr.shape[1]), slab, 1)
         if fz > 1:  # every LR slice that these HR slices reach gets their share
-            columns = down_z[:, z0 : z0 + step]
-            lo, hi = _span(columns.T)
-            lr[lo:hi] += _apply(columns[lo:hi], slab, 0)
+            z1 = z0 + len(slab)
+            for lo in range(max(0, z0 // fz - SUPPORT - 1), min(len(lr), z1 // fz + SUPPORT + 2), ROWS):
+                hi = min(lo + ROWS, len(lr), z1 // fz + SUPPORT + 2)
+                first, band = _band(nz, fz, False, lo, hi)
+                a, b = max(first, z0), min(first + band.shape[1], z1)
+                weights = torch.tensor(band[:, a - first : b - first], device=device)
+                lr[lo:hi] += (weights @ slab[a - z0 : b - z0].flatten(1)).reshape(hi - lo, *lr.shape[1:])
         else:
             lr[z0 : z0 + step] = slab
     return lr
@@ -160,5 +175,5 @@ def upsample(
             out = out.narrow(axis, a, b - a)
     for axis, (n, f, (a, b)) in axes:
         if f > 1:
-            out = _apply(lanczos_matrix(n, f, up=True)[a:b], out, axis)
+            out = _apply(n, f, True, (a, b), out, axis)
     return out.contiguous()

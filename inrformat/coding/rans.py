@@ -64,6 +64,8 @@ def decode(code: bytes, tables: Ints, section: str) -> Ints:
     if len(code) < 4 * lanes or len(code) % 2:
         raise fail("rans-truncated", "the entropy code is shorter than its lanes' states", section=section)
     state = np.frombuffer(code, "<u4", lanes).astype(np.int64)
+    if (state < LOW).any():  # no encoder ends there, and decoding would not be its inverse
+        raise fail("rans-bad-state", "a lane's state is less than 2^16", section=section)
     words = np.frombuffer(code, "<u2", -1, 4 * lanes).astype(np.int64)
     flat_start, flat_frequency = cumulative().reshape(-1), bank().reshape(-1).astype(np.int64)
     # All distributions one after the other, so that one search finds a symbol of any of them.

@@ -52,6 +52,7 @@ FORMAT: dict[str, str] = {
     "metadata-no-size": "The Zstandard frame of source metadata declares its content size.",
     # coding/: the entropy code and the base network
     "rans-truncated": "An entropy code holds its lanes' states, and as many words and low bits as it needs.",
+    "rans-bad-state": "Each lane's state is 2^16 or more.",
     "rans-bad-end": "Decoding uses up all words, and leaves every lane's state at 2^16.",
     "padding-not-zero": "The bits that fill up a last byte are zero.",
     "model-mismatch": "The super-resolution model of a volume does the volume's factors.",
@@ -71,7 +72,8 @@ LIMIT: dict[str, str] = {
     "too-many-parameters": "A network has at most Limits.max_parameters parameters.",
     "model-too-large": "A model's tensors have at most Limits.max_model_bytes bytes.",
     "too-many-layers": "A network has at most Limits.max_layers layers.",
-    "too-much-work": "Evaluating a base network takes at most Limits.max_work multiply-adds.",
+    "too-much-work": "Evaluating a network or a model takes at most Limits.max_work multiply-adds.",
+    "too-much-memory": "A layer of a model makes at most Limits.max_activations numbers at a time.",
 }
 """LimitError: the file asks for more than the caller's `Limits` allow."""
 

@@ -21,13 +21,15 @@ class Limits:
     max_section_bytes   bytes of one section.
     max_record_bytes    bytes of one record; a header with a slope and an intercept for each of
                         65536 slices takes 1.2 MB.
-    max_record_depth    nested arrays and maps in one record; the records of this version need 3.
+    max_record_depth    nested arrays and maps in one record; the records of this version need 4.
     max_record_items    array elements plus map entries in one record.
     max_metadata_bytes  bytes of the source's metadata once decompressed.
     max_metadata_depth  nested arrays and maps in it (DICOM sequences nest).
     max_metadata_items  array elements plus map entries in it.
     max_model_bytes     bytes of a super-resolution model's tensors.
-    max_work            multiply-adds to evaluate the base network over its whole grid.
+    max_work            multiply-adds to evaluate the base network, or a super-resolution model, over the
+                        whole grid: its parameters times the grid's points.
+    max_activations     numbers that one layer of a super-resolution model makes at a time.
     """
 
     max_voxels: int = 2**33
@@ -43,6 +45,7 @@ class Limits:
     max_metadata_items: int = 2**22
     max_model_bytes: int = 2**28
     max_work: int = 2**52
+    max_activations: int = 2**30
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -8,6 +8,7 @@ last step writes one value per sub-voxel position (a sub-voxel shuffle, as in Sh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -50,6 +51,10 @@ class LightSR(SRModel):
     def supports(self, factors: Sequence[int]) -> bool:
         """Any mix of 1, 2 and 4, apart from (1, 1, 1)."""
         return all(f in FACTORS for f in factors) and max(factors) > 1
+
+    def activations(self, block: Shape, factors: Shape) -> int:
+        """The channels, or the sub-voxels where they are more."""
+        return math.prod(block) * max(self.config["channels"], math.prod(factors))
 
     def forward(self, lr: Tensor, factors: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
         """(b, z + 2h, y + 2h, x + 2h) -> (b, z fz, y fy, x fx), h = layers + 1. See SRModel."""

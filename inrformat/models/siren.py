@@ -40,10 +40,7 @@ class Evaluator:
     def __init__(self, network: Network, lr_shape: Sequence[int], device: str | torch.device = "cpu") -> None:
         self.lr_shape = tuple(lr_shape)
         self.device = torch.device(device)
-        self.tables = [
-            torch.from_numpy(_axis_table(network.layers[0], axis, n)).to(self.device)
-            for axis, n in enumerate(self.lr_shape)
-        ]
+        self.first = network.layers[0]
         *hidden, last = network.layers[1:]
         self.hidden = [_Hidden(layer, self.device) for layer in hidden]
         self.last = _Product(last, self.device)
@@ -53,17 +50,31 @@ class Evaluator:
     def codes(self, box: Box | None = None) -> Tensor:
         """The codes u in a box of the grid ((z0, z1), (y0, y1), (x0, x1)), by default all: int32 (z, y, x)."""
         ranges = box or tuple((0, n) for n in self.lr_shape)
-        tz, ty, tx = (table[a:b] for table, (a, b) in zip(self.tables, ranges, strict=True))
-        lines = (tz[:, None] + ty[None, :]).flatten(0, 1)  # (z y, width)
-        out = torch.empty(len(lines), len(tx), dtype=torch.int32, device=self.device)
-        step = max(1, self._rows() // len(tx))
-        for i in range(0, len(lines), step):
-            sums = (lines[i : i + step, None] + tx[None, :]).flatten(0, 1)
-            out[i : i + step] = self._evaluate(sums).reshape(-1, len(tx))
-        return out.reshape(len(tz), len(ty), len(tx))
+        (z0, z1), (y0, y1), (x0, x1) = ranges
+        out = torch.empty(z1 - z0, y1 - y0, x1 - x0, dtype=torch.int32, device=self.device)
+        # Axes are cut so that neither the tables of an axis nor the rows of a step take much memory.
+        rows = self._rows()
+        nx = max(1, min(x1 - x0, rows))
+        ny = min(y1 - y0, max(1, rows // nx))
+        nz = max(1, rows // (nx * ny))
+        for xa, xb in _cuts(x0, x1, nx):
+            tx = self._table(2, xa, xb)
+            for za, zb in _cuts(z0, z1, rows):
+                tz = self._table(0, za, zb)
+                for ya, yb in _cuts(y0, y1, ny):
+                    plane = self._table(1, ya, yb)[:, None] + tx[None, :]  # (y, x, width)
+                    for a, b in _cuts(0, zb - za, nz):
+                        sums = (tz[a:b, None, None] + plane).flatten(0, 2)
+                        part = self._evaluate(sums).reshape(b - a, yb - ya, xb - xa)
+                        out[za - z0 + a : za - z0 + b, ya - y0 : yb - y0, xa - x0 : xb - x0] = part
+        return out
 
     def _rows(self) -> int:
         return ROWS if self.device.type == "cpu" else ROWS << 6
+
+    def _table(self, axis: int, start: int, stop: int) -> Tensor:
+        table = _axis_table(self.first, axis, self.lr_shape[axis], start, stop)
+        return torch.from_numpy(table).to(self.device)
 
     def _evaluate(self, sums: Tensor) -> Tensor:
         """(n, width) sums of the first layer, in 2^-8 of a phase -> (n) codes."""
@@ -74,9 +85,17 @@ class Evaluator:
         return code[:, 0].clamp(LEAST_CODE, GREATEST_CODE).to(torch.int32)
 
 
-def _axis_table(layer: Layer, axis: int, n: int) -> np.typing.NDArray[np.int32]:
-    """The first layer's sums along one axis (n, width), modulo 2^24; the z axis also brings bias and rounding."""
-    table = np.outer(coordinates(n), layer.weights[:, axis]) * layer.scale >> layer.shift
+def _cuts(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """[start, stop) in pieces of at most `size`."""
+    return [(a, min(a + size, stop)) for a in range(start, stop, size)]
+
+
+def _axis_table(layer: Layer, axis: int, n: int, start: int, stop: int) -> np.typing.NDArray[np.int32]:
+    """The first layer's sums along one axis, modulo 2^24: (stop - start, width) for points of an axis of n.
+
+    The z axis also brings bias and rounding.
+    """
+    table = np.outer(coordinates(n)[start:stop], layer.weights[:, axis]) * layer.scale >> layer.shift
     if axis == 0:
         table += (layer.bias << layer.bias_shift + FRACTION_BITS) + (1 << FRACTION_BITS >> 1)
     return (table & (1 << PHASE_BITS + FRACTION_BITS) - 1).astype(np.int32)
@@ -90,8 +109,9 @@ class _Hidden:
         self.shift = layer.shift
         # Phases count modulo a turn, so up to a shift of 16 an int32 may wrap around unharmed.
         self.dtype = torch.int32 if self.product.limbs and layer.shift <= 16 else torch.int64
-        offset = (layer.bias << layer.bias_shift + layer.shift) + (1 << layer.shift >> 1)
-        self.offset = torch.from_numpy(offset & (1 << PHASE_BITS + layer.shift) - 1).to(device, self.dtype)
+        # int64 may wrap around too: a shift is at most 48.
+        offset = ((layer.bias << layer.bias_shift & TURN) << layer.shift) + (1 << layer.shift >> 1)
+        self.offset = torch.from_numpy(offset).to(device, self.dtype)
 
     def __call__(self, phase: Tensor) -> Tensor:
         sums = self.product(phase).to(self.dtype)

@@ -57,6 +57,10 @@ class SRModel(nn.Module, ABC):
         """Whether the model can work at these factors (z, y, x)."""
 
     @abstractmethod
+    def activations(self, block: Shape, factors: Shape) -> int:
+        """How many numbers the largest layer makes for a block (z, y, x) of LR voxels, its halo included."""
+
+    @abstractmethod
     def forward(self, lr: Tensor, factors: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
         """The detail of blocks: (b, z + 2 hz, y + 2 hy, x + 2 hx) float32 -> (b, z fz, y fy, x fx) float32.
 

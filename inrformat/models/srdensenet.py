@@ -70,6 +70,13 @@ class SRDenseNet(SRModel):
         """(any, 4, 4)."""
         return tuple(factors[1:]) == (4, 4)
 
+    def activations(self, block: Shape, factors: Shape) -> int:
+        """One slice's, at its own size or at full size; or the detail of all slices."""
+        z, y, x = block
+        config = self.config
+        joined = config["layers"] * config["growth"] * (config["blocks"] + 1)
+        return y * x * max(joined, 16 * config["maps"], 16 * z * factors[0])
+
     def network(self, x: Tensor) -> Tensor:
         """The 69 layers: (b, 1, y, x) -> (b, 1, 4 y, 4 x)."""
         x = functional.relu(self.low(x))  # (b, 128, y, x)
