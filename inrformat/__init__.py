@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .decode import File, decode
-    from .decode import File as open
+    from .decode import File as open  # noqa: N813
     from .encode import encode
     from .errors import InrError
     from .inspect import Info, info, verify

@@ -37,9 +37,9 @@ LEAST_NETWORK = 120
 MOST_FITS = 6
 """How many networks are fitted, at the most, to reach a PSNR."""
 DECIBELS_PER_DOUBLING = 2.0
-"""How much the PSNR is expected to rise with twice the bytes, before two sizes have been measured."""
+"""How much the PSNR is expected to rise with twice the bytes, until two sizes have been measured."""
 OVERSHOOT = 1.0
-"""Decibels above the target up to which coarser rounding brings a network down to it; beyond, a smaller one."""
+"""Decibels above the target up to which coarser rounding brings a network down to it."""
 SAMPLE_SLABS = 6
 
 
@@ -77,8 +77,8 @@ def encode(
     device   "auto", "cpu", "cuda", ...
     progress None: a bar on stderr, if that is a terminal.
 
-    Raises InputError (the volume), UsageError (the call), EncodeError (a target that was not reached, with the
-    best that was).
+    Raises InputError (the volume), UsageError (the call), EncodeError (a target that was not reached, with
+    the best that was).
     """
     if max_error is not None or lossless:
         raise UnsupportedError("max_error= and lossless= are not in this version: ratio= and psnr= are")
@@ -103,8 +103,8 @@ def _prepare(volume: Any, fill: float | None) -> Volume:
     result = volume if isinstance(volume, Volume) else Volume(volume)
     if max(result.shape) > LONGEST_AXIS or result.data.size > DEFAULT_LIMITS.max_voxels:
         raise InputError(
-            f"a volume of {' x '.join(map(str, result.shape))} voxels is over the limits: {LONGEST_AXIS} along an "
-            f"axis, {DEFAULT_LIMITS.max_voxels} in all"
+            f"a volume of {' x '.join(map(str, result.shape))} voxels is over the limits: "
+            f"{LONGEST_AXIS} along an axis, {DEFAULT_LIMITS.max_voxels} in all"
         )
     if result.data.dtype.kind == "f":
         bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in result.data)
@@ -349,7 +349,8 @@ def _reach_psnr(job: _Job, target: float, factors: Shape | None, bar: Bar) -> by
         size = max(LEAST_NETWORK, 2 ** _next_size(tried, target + OVERSHOOT / 2))
     best = max(reached for _, reached in tried)
     raise EncodeError(
-        f"a PSNR of {target:g} dB was not reached; the best was {best:.2f} dB with {2 ** max(tried)[0]:.0f} bytes"
+        f"a PSNR of {target:g} dB was not reached; "
+        f"the best was {best:.2f} dB with {2 ** max(tried)[0]:.0f} bytes"
     )
 
 

@@ -34,12 +34,14 @@ class UsageError(InrError, ValueError):
 class FormatError(InrError):
     """The bytes are not a valid .inrv (or .inrm) file.
 
-    `code` names the broken rule (spec/inrv.md lists every code); `section` and `offset` say where, when known.
+    `code` names the broken rule (spec/inrv.md lists every code); `section` and `offset` say where, if known.
     """
 
     exit_code = 4
 
-    def __init__(self, code: str, message: str, *, section: str | None = None, offset: int | None = None):
+    def __init__(
+        self, code: str, message: str, *, section: str | None = None, offset: int | None = None
+    ) -> None:
         self.code, self.section, self.offset = code, section, offset
         where = "".join(
             [f", section {section}" if section else "", f", offset {offset}" if offset is not None else ""]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +29,11 @@ SHA256 = "86c56be97d52c6961f12b342ed6a1f7c88f191f6712bf98a9ffb0c7c28ccd9e4"
 
 def sigma(index: int) -> float:
     """The standard deviation of scale `index`."""
-    return 2.0 ** ((index - 12) / 4)
+    return float(2.0 ** ((index - 12) / 4))
 
 
 def _upper_tail(family: str, x: float) -> float:
-    """The mass beyond x >= 0, in standard deviations; tails keep their precision because nothing is 1 - small."""
+    """The mass beyond x >= 0, in standard deviations: never as 1 - small, so that tails keep their digits."""
     if family == "gauss":
         return 0.5 * math.erfc(x / math.sqrt(2.0))
     return 0.5 * math.exp(-math.sqrt(2.0) * x)
@@ -40,7 +41,7 @@ def _upper_tail(family: str, x: float) -> float:
 
 def _frequencies(family: str, index: int) -> list[int]:
     tails = [_upper_tail(family, (v - 0.5) / sigma(index)) for v in range(1, 130)]
-    masses = [upper - lower for upper, lower in zip(tails, tails[1:], strict=False)]  # of v = 1..128
+    masses = [upper - lower for upper, lower in pairwise(tails)]  # of v = 1..128
     side = [1 + math.floor((TOTAL - SYMBOLS) * mass) for mass in masses]
     centre = TOTAL - sum(side) - sum(side[:-1])
     return [*reversed(side), centre, *side[:-1]]

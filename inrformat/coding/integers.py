@@ -1,8 +1,8 @@
 """Arrays of integers in few bytes (spec section "Integer arrays").
 
-A value has a level t: how wide its distribution is, in quarter octaves. Up to level 28 it is coded as it is, by
-scale t of the bank; beyond, its k = ceil((t - 28) / 4) lowest bits are stored plainly and what is left,
-floor(v / 2^k), is coded by scale t - 4 k. A level is the encoder's choice.
+A value has a level t: how wide its distribution is, in quarter octaves. Up to level 28 it is coded as it
+is, by scale t of the bank; beyond, its k = ceil((t - 28) / 4) lowest bits are stored plainly and what is
+left, floor(v / 2^k), is coded by scale t - 4 k. A level is the encoder's choice.
 """
 
 from __future__ import annotations

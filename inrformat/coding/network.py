@@ -85,7 +85,7 @@ def parameter_count(width: int, depth: int) -> int:
 
 
 def coordinates(n: int) -> Ints:
-    """The fixed-point coordinates of n voxels along an axis: floor((2 i + 1 - n) 2^20 / n), in [-2^20, 2^20]."""
+    """Fixed-point coordinates of n voxels along an axis: floor((2 i + 1 - n) 2^20 / n)."""
     return (2 * np.arange(n, dtype=np.int64) + 1 - n) * (1 << COORDINATE_BITS) // n
 
 
@@ -199,7 +199,7 @@ def _arrays(network: Network) -> list[tuple[Ints, Ints]]:
 def _spread(
     width: int, depth: int, kinds: list[tuple[tuple[int, int], tuple[int, int]]]
 ) -> tuple[Ints, Ints]:
-    """Every parameter's family and level, in the order in which they are coded: a layer's weights, its biases."""
+    """Every parameter's family and level, in coding order: a layer's weights, then its biases."""
     counts = [count for rows, inputs in shapes(width, depth) for count in (rows * inputs, rows)]
     each = np.array([kind for pair in kinds for kind in pair], np.int64)
     return np.repeat(each[:, 0], counts), np.repeat(each[:, 1], counts)

@@ -23,7 +23,7 @@ def sine_table() -> npt.NDArray[np.int16]:
     is part of the format and is checked.
     """
     phases = np.arange(1 << PHASE_BITS) * (2 * np.pi / (1 << PHASE_BITS))
-    table = np.rint(AMPLITUDE * np.sin(phases)).astype("<i2")
+    table: npt.NDArray[np.int16] = np.rint(AMPLITUDE * np.sin(phases)).astype("<i2")
     if hashlib.sha256(table.tobytes()).hexdigest() != SHA256:
         raise RuntimeError("this platform's sine does not give the table of the format")
     table.flags.writeable = False

@@ -18,7 +18,7 @@ from ..volume import Array
 from .train import FitProgress, FitSettings, fit
 
 BITS_PER_WEIGHT = 4.8
-"""What a weight takes where the rounding costs about as much as the fit's own error; measured on CT and MR."""
+"""What a weight takes where rounding costs about as much as the fit's own error; measured on CT and MR."""
 NARROWEST = 8
 PROBE_STEPS = 120
 PROBE_EXPONENT = 0.5
@@ -93,9 +93,9 @@ def choose_factors(
 ) -> Shape:
     """The factors that promise the least error at full size for this network and effort.
 
-    Measured for each candidate: what downsampling alone loses, on a sample of slabs, and how well a short fit of
-    the network does on the LR grid. From the coarsest grid on, until a finer one does worse. `least_psnr` (dB):
-    candidates whose downsampling alone loses more are left out, unless all do.
+    Measured for each candidate: what downsampling alone loses, on a sample of slabs, and how well a short fit
+    of the network does on the LR grid. From the coarsest grid on, until a finer one does worse. `least_psnr`
+    (dB): candidates whose downsampling alone loses more are left out, unless all do.
     """
     candidates = candidate_factors(data.shape)
     losses = {k: resampling_loss(data, span, k, model, device) for k in candidates}

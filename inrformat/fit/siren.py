@@ -1,8 +1,8 @@
 """The float SIREN that is optimised (Sitzmann et al. 2020, the paper's reference 1).
 
-Weights are kept multiplied by omega, so that a layer is sin(W a + b): the phase in radians is what the format
-quantises. Forward and backward are written out: nothing is kept but the sines and cosines, and every product may
-run in reduced precision.
+Weights are kept multiplied by omega, so that a layer is sin(W a + b): the phase in radians is what the
+format quantises. Forward and backward are written out: nothing is kept but the sines and cosines, and every
+product may run in reduced precision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FloatSiren:
 def initialise(
     width: int, depth: int, omega: float, extent: Tensor, generator: torch.Generator, device: torch.device
 ) -> FloatSiren:
-    """The paper's initialisation: W ~ U(-1/n, 1/n) in the first layer, U(-sqrt(6/n)/omega, ...) in the others.
+    """The paper's initialisation: W ~ U(-1/n, 1/n) in the first layer, U(+-sqrt(6/n)/omega) in the others.
 
     `extent` (3) scales the first layer's axes: 1 is a whole axis seen as [-1, 1], less a shorter one, so that
     voxels are cubes to the network whatever the grid's shape.

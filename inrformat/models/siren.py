@@ -1,8 +1,8 @@
 """The exact SIREN: the base network's grid of codes, the same integers on every device.
 
-Sitzmann et al. 2020 (the paper's reference 1) gives the network, inrformat.coding.network the arithmetic. What
-is here only chooses machine types in which that arithmetic is exact and fast: products of int8 limbs summed in
-int32 where the weights fit, else float64, whose every partial sum stays below 2^52.
+Sitzmann et al. 2020 (the paper's reference 1) gives the network, inrformat.coding.network the arithmetic.
+What is here only chooses machine types in which that arithmetic is exact and fast: products of int8 limbs
+summed in int32 where the weights fit, else float64, whose every partial sum stays below 2^52.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Evaluator:
         self.last_bias = int(last.bias[0]) << last.bias_shift
 
     def codes(self, box: Box | None = None) -> Tensor:
-        """The codes u in a box of the grid ((z0, z1), (y0, y1), (x0, x1)), by default all: int32 (z, y, x)."""
+        """The codes u in a box ((z0, z1), (y0, y1), (x0, x1)) of the grid, or all of it: int32 (z, y, x)."""
         ranges = box or tuple((0, n) for n in self.lr_shape)
         (z0, z1), (y0, y1), (x0, x1) = ranges
         out = torch.empty(z1 - z0, y1 - y0, x1 - x0, dtype=torch.int32, device=self.device)

@@ -82,7 +82,7 @@ def fast_dtype(device: str | torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def super_resolve(  # noqa: PLR0917
+def super_resolve(
     model: SRModel | None,
     lr: Tensor,
     factors: Sequence[int],
