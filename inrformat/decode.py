@@ -29,7 +29,7 @@ LEVELS = ("preview", "full")
 SLAB_VOXELS = 1 << 23
 """Voxels at full size that are decoded at a time."""
 HELD_CODES = 1 << 27
-"""Codes of an LR grid that are kept while a whole volume is decoded; a larger grid is evaluated twice in part."""
+"""Codes of an LR grid that are kept while a whole volume is decoded; of a larger grid some are made twice."""
 TILE = (32, 64, 64)
 """LR voxels that super-resolution works on at a time, by default; it bounds the memory of a GPU."""
 
@@ -41,6 +41,7 @@ def decode(
     *,
     level: str = "full",
     device: str = "auto",
+    tile: Sequence[int] = TILE,
     models: Sequence[str | os.PathLike[str]] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> Volume:
@@ -48,13 +49,14 @@ def decode(
 
     level   "full": the original's shape. "preview": the LR grid, exact on every machine.
     device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+    tile    LR voxels (z, y, x) that super-resolution works on at a time: it bounds the memory of a GPU.
     models  folders to look for super-resolution models in, besides the shipped ones and $INRFORMAT_MODELS.
 
     Raises FormatError, LimitError, UnsupportedError, ModelNotFoundError, InputError (no such file).
     """
     if level not in LEVELS:
         raise UsageError(f"unknown level {level!r}; there are {', '.join(LEVELS)}")
-    with File(source, device=device, models=models, limits=limits) as file:
+    with File(source, device=device, tile=tile, models=models, limits=limits) as file:
         return file.preview() if level == "preview" else file.full()
 
 
@@ -109,7 +111,7 @@ class File:
         self._reader.close()
 
     def __getitem__(self, key: Any) -> Array:
-        """The voxels of a region, in stored values: f[40:80, :, 100:200]. Slices of step 1, and whole numbers."""
+        """The voxels of a region, in stored values: f[40:80, :, 100:200]. Slices of step 1, and integers."""
         keys = [*(key if isinstance(key, tuple) else (key,))]
         if Ellipsis in keys:
             at = keys.index(Ellipsis)
@@ -130,7 +132,7 @@ class File:
         size = [b - a for a, b in box]
         out = np.empty(size, self.dtype)
         if out.size:
-            (z0, _), y, x = box
+            z0 = box[0][0]
             for a, b, slab in self._slabs(box):
                 out[a - z0 : b - z0] = slab
         return out
@@ -305,7 +307,7 @@ class File:
         return out
 
     def _decode_box(self, box: Box) -> Array:
-        """One box at full size. It is decoded as a volume of its own, cut out with the margin that it needs."""
+        """One box at full size: decoded as a volume of its own, cut out with the margin that it needs."""
         import torch
 
         from .models.sr import super_resolve
@@ -337,7 +339,7 @@ class File:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU if there is one. UnsupportedError where it is not to be had."""
+    """The device of that name; "auto" is a GPU if there is one. UnsupportedError if it is not there."""
     import torch
 
     if name == "auto":

@@ -280,7 +280,7 @@ class _Job:
         if self.span[0] == self.span[1]:
             return None
         grid = normalised_grid(self.volume.data, self.span, file.header.factors, self.device)
-        codes = file.codes(None).to(self.device).float() / (1 << base_network.CODE_BITS)
+        codes = file.codes().to(grid.device).float() / (1 << base_network.CODE_BITS)
         return decibels(float((codes - grid).double().square().mean()), 1.0)
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from ..coding.network import MOST_WIDTH, parameter_count
 from ..errors import UsageError
 from ..models.sr import SRModel, super_resolve
-from ..resample import Shape, downsample, upsample
+from ..resample import Shape, downsample, lr_shape, upsample
 from ..volume import Array
-from .train import FitProgress, FitSettings, fit
+from .train import HELD_VALUES, FitProgress, FitSettings, fit
 
 BITS_PER_WEIGHT = 4.8
 """What a weight takes where rounding costs about as much as the fit's own error; measured on CT and MR."""
@@ -119,6 +119,8 @@ def choose_factors(
 def normalised_grid(data: Array, span: tuple[float, float], factors: Shape, device: torch.device) -> Tensor:
     """The LR grid (z, y, x), float32, with the range `span` of the volume mapped to [0, 1]."""
     low, high = span
+    if math.prod(lr_shape(data.shape, factors)) > HELD_VALUES:
+        device = torch.device("cpu")
     return downsample(data, factors, device).sub_(low).div_(high - low)
 
 

@@ -17,6 +17,8 @@ from .siren import FloatSiren, gradients, initialise, sensitivities
 
 EXACT_SHARE = 0.65
 """The share of the steps that run in float; the rest sees the weights rounded."""
+HELD_VALUES = 1 << 26
+"""Voxels of a grid that are kept on the device; of a larger one, each step's are sent there."""
 WARMUP = 20
 SENSITIVITY_SAMPLES = 1 << 14
 SMOOTHING = 0.95
@@ -93,11 +95,12 @@ def fit(
 ) -> FitResult:
     """Fit a SIREN to `grid` (z, y, x), float in [0, 1] (a little beyond is fine), and quantise it."""
     generator = torch.Generator().manual_seed(settings.seed)
-    sampler = _Sampler(grid.to(device), settings.batch, torch.Generator(device).manual_seed(settings.seed))
+    sampler = _Sampler(grid, settings.batch, settings.seed, device)
     extent = torch.tensor(grid.shape) / max(grid.shape)
     net = initialise(settings.width, settings.depth, settings.omega, extent, generator, device)
     run = _Run(net, sampler, settings, device)
-    started, smooth, history = time.monotonic(), math.nan, list[tuple[int, float]]()
+    started, history = time.monotonic(), list[tuple[int, float]]()
+    smooth: Tensor | None = None  # stays on the device: reading it would make the device wait
     done, step = 0.0, 0
     while done < 1:
         if run.steps is None and done >= EXACT_SHARE:
@@ -106,9 +109,9 @@ def fit(
         step += 1
         elapsed = time.monotonic() - started
         done = max(step / settings.steps, elapsed / settings.seconds if settings.seconds else 0.0)
-        smooth = loss if math.isnan(smooth) else SMOOTHING * smooth + (1 - SMOOTHING) * loss
+        smooth = loss if smooth is None else smooth.lerp(loss, 1 - SMOOTHING)
         if step % 50 == 0 or done >= 1:
-            psnr = 10 * math.log10(4 / max(smooth, 1e-12))
+            psnr = 10 * math.log10(4 / max(float(smooth), 1e-12))
             history.append((step, psnr))
             if progress:
                 progress(FitProgress(step, settings.steps, psnr, elapsed * (1 / done - 1)))
@@ -122,19 +125,22 @@ def fit(
 class _Sampler:
     """Random voxels of a grid, as coordinates in [-1, 1] and values in [-1, 1]."""
 
-    def __init__(self, grid: Tensor, batch: int, generator: torch.Generator) -> None:
-        self.values = grid.flatten() * 2 - 1
-        self.shape = tuple(grid.shape)
+    def __init__(self, grid: Tensor, batch: int, seed: int, device: torch.device) -> None:
+        home = device if grid.numel() <= HELD_VALUES else grid.device
+        self.values = (grid.to(home) * 2 - 1).flatten()
+        self.shape = torch.tensor(grid.shape, device=home)
         self.batch = min(batch, grid.numel())
-        self.generator = generator
+        self.device = device
+        self.generator = torch.Generator(home).manual_seed(seed)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        device = self.values.device
-        index = torch.randint(len(self.values), (count,), generator=self.generator, device=device)
+        """`count` of them, with replacement: (count, 3) and (count), on the device."""
+        home = self.values.device
+        index = torch.randint(len(self.values), (count,), generator=self.generator, device=home)
         _, ny, nx = self.shape
         places = torch.stack((index // (ny * nx), index // nx % ny, index % nx), dim=1)
-        sizes = torch.tensor(self.shape, device=device)
-        return ((2 * places + 1 - sizes) / sizes).float(), self.values[index]
+        x = ((2 * places + 1 - self.shape) / self.shape).float()
+        return x.to(self.device), self.values[index].to(self.device)
 
 
 class _Run:
@@ -148,7 +154,6 @@ class _Run:
         self.steps: list[quantise.LayerSteps] | None = None
         self.sensitivity: list[float] = []
         self.noise = 0.0
-        self.loss = 1.0
         self.params = [p for pair in zip(net.weights, net.biases, strict=True) for p in pair]
         rate, omega = settings.learning_rate, settings.omega
         hidden = net.weights[1:-1] if settings.optimiser == "muon" else []
@@ -162,7 +167,7 @@ class _Run:
             self.optimisers.append(muon)
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimisers]
 
-    def step(self, step: int, done: float) -> float:
+    def step(self, step: int, done: float) -> Tensor:
         """One step at `done` (0 to 1) of the schedule; the loss before it."""
         x, target = self.sampler.draw(self.sampler.batch)
         net = self.net if self.steps is None else quantise.rounded(self.net, self.steps)
@@ -176,8 +181,7 @@ class _Run:
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
             optimiser.step()
-        self.loss = float(loss)
-        return self.loss
+        return loss
 
     def start_rounding(self) -> None:
         """Choose the steps: for the bytes that were asked for, or for a noise in proportion to the error."""
