@@ -565,3 +565,7 @@ def _quality(found: Info) -> str:
     if measured.psnr is None:
         return "exact"
     return f"PSNR {measured.psnr:.2f} dB (peak {measured.peak:g}), SSIM {measured.ssim:.4f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,7 +19,7 @@ from .io import write
 from .phantom import head_phantom
 from .volume import Array, Volume
 
-SHAPE = (32, 128, 128)
+SHAPE = (24, 112, 112)
 FACTORS = (1, 2, 2)
 DIFFERENCE_GAIN = 4
 """The difference is drawn this many times as strong as the images."""
