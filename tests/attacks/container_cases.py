@@ -81,7 +81,7 @@ MODEL = ModelHeader(
     "light-x2", 1, "light", {"width": 2}, "CC-BY-4.0", "phantoms", (TensorInfo("w", "f4", (2,)),)
 )
 MEASURED = Measured(40.0, 4095.0, 38.0, None, 0.9, 8.0, 1.5, 2, None, Promise("psnr", 38.0))
-PROVENANCE = Provenance("inrformat 0.1.0", "fast", 0, "cpu", 12.5, 30.0, 1000)
+PROVENANCE = Provenance("inrformat 0.1.0", "fast", 0, "cpu", 12.5, 1000)
 METADATA = {"modality": "CT", "series": [1, 2.5, b"raw", None]}
 SECTIONS = [
     (b"HEAD", HEAD.pack()),
