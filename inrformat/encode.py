@@ -334,24 +334,29 @@ def _trim(job: _Job, attempt: _Attempt, size: float) -> _Attempt:
 
 
 def _reach_psnr(job: _Job, target: float, factors: Shape | None, bar: Bar) -> bytes:
-    """The smallest file found that reaches the PSNR by at most 0.2 dB more."""
+    """The smallest file found that reaches the PSNR, by at most 0.2 dB more."""
     size = job.preset.default_bytes(job.volume.data.size) or 4000.0
-    tried: list[tuple[float, float]] = []
+    tried: list[tuple[float, float]] = []  # log2 of the bytes, dB
+    enough: tuple[float, _Attempt] | None = None
     for _ in range(MOST_FITS):
         attempt = job.fit(size, factors, bar, least_psnr=target)
         factors = attempt.factors
         with bar.stage("measuring"):
             reached = _psnr(job, attempt)
-            if target <= reached <= target + OVERSHOOT:
-                attempt = _coarsened(job, attempt, target)
-                return job.finish(attempt, Promise("psnr", target), bar)
         tried.append((math.log2(size), reached))
+        if reached >= target and (enough is None or reached < enough[0]):
+            enough = reached, attempt
+        if target <= reached <= target + OVERSHOOT:
+            break
         size = max(LEAST_NETWORK, 2 ** _next_size(tried, target + OVERSHOOT / 2))
-    best = max(reached for _, reached in tried)
-    raise EncodeError(
-        f"a PSNR of {target:g} dB was not reached; "
-        f"the best was {best:.2f} dB with {2 ** max(tried)[0]:.0f} bytes"
-    )
+    if enough is None:
+        size, best = max(tried, key=lambda t: t[1])
+        raise EncodeError(
+            f"a PSNR of {target:g} dB was not reached; the best was {best:.2f} dB with {2**size:.0f} bytes"
+        )
+    with bar.stage("measuring"):
+        attempt = _coarsened(job, enough[1], target)
+    return job.finish(attempt, Promise("psnr", target), bar)
 
 
 def _next_size(tried: list[tuple[float, float]], target: float) -> float:
@@ -372,10 +377,10 @@ def _psnr(job: _Job, attempt: _Attempt) -> float:
 
 def _coarsened(job: _Job, attempt: _Attempt, target: float) -> _Attempt:
     """The same network, rounded more coarsely as long as it stays above the target: fewer bytes."""
-    low, high, best = attempt.fit.noise, attempt.fit.noise * 8, attempt
+    low, high, best = attempt.fit.noise, attempt.fit.noise * 64, attempt
     if _psnr(job, attempt) <= target + PSNR_TOLERANCE:
         return attempt
-    for _ in range(8):
+    for _ in range(10):
         noise = math.sqrt(low * high)
         trial = replace(attempt, fit=attempt.fit.requantised(noise))
         reached = _psnr(job, trial)
