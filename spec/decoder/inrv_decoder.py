@@ -593,7 +593,8 @@ def read_model(data: bytes, limits: Limits) -> Model:
     matching(record["licence"], r"[A-Za-z0-9.+:() -]{1,64}")
     text(record["trained_on"], 4096)
     listed: dict[str, tuple[str, Shape]] = {}
-    for entry in array(record["tensors"], range(1, 4097), lambda entry: array(entry, [3], lambda part: part)):
+    for entry in array(record["tensors"], range(1, 4097), lambda entry: entry):
+        need(isinstance(entry, list) and len(entry) == 3, "bad-type")
         name = text(entry[0], 128)
         need(name not in listed, "duplicate-tensor", name)
         shape = tuple(array(entry[2], range(1, 6), lambda n: integer(n, 1, 2**31 - 1)))
