@@ -129,6 +129,7 @@ class File:
 
     def region(self, box: Box) -> Array:
         """The voxels in ((z0, z1), (y0, y1), (x0, x1)) at full size, in stored values."""
+        self._prepare()
         size = [b - a for a, b in box]
         out = np.empty(size, self.dtype)
         if out.size:
@@ -144,6 +145,7 @@ class File:
 
     def full(self) -> Volume:
         """The whole volume at full size, decoded slab by slab."""
+        self._prepare()
         out = np.empty(self.shape, self.dtype)
         for a, b, slab in self.slabs():
             out[a:b] = slab
@@ -152,9 +154,15 @@ class File:
     def slabs(self) -> Iterator[tuple[int, int, Array]]:
         """(z0, z1, voxels) from the first slice to the last: the whole volume in bounded memory."""
         z, y, x = self.shape
+        self._prepare()
         if self._codes is None and np.prod(self.lr_shape, dtype=object) <= HELD_CODES:
             self._codes = self.evaluator.codes().cpu()
         return self._slabs(((0, z), (0, y), (0, x)))
+
+    def _prepare(self) -> None:
+        """Refuse a network or a model that is missing, broken or too large before anything is made of it."""
+        self.evaluator  # noqa: B018
+        self.model  # noqa: B018
 
     def preview(self) -> Volume:
         """The LR grid in stored values, and its own spacing and affine: the same bytes on every machine."""
@@ -183,7 +191,8 @@ class File:
         values = low + codes.astype(np.float64) * (high - low) / (1 << base_network.CODE_BITS)
         if self.dtype.kind != "f":
             return np.clip(np.rint(values), low, high).astype(self.dtype)
-        return np.clip(values, low, high).astype(self.dtype) + self.dtype.type(0)  # -0 becomes +0
+        result: Array = np.clip(values, low, high).astype(self.dtype) + self.dtype.type(0)  # -0 becomes +0
+        return result
 
     @property
     def evaluator(self) -> Any:

@@ -127,13 +127,17 @@ def base_network(network: Network, kinds: Kinds | None = None, **changes: Any) -
     return struct.pack("<I", len(head)) + head + integers.encode(values, levels, families)
 
 
-def header(shape: tuple[int, int, int], factors: tuple[int, int, int] = (1, 1, 1), **more: Any) -> VolumeHeader:
+def header(
+    shape: tuple[int, int, int], factors: tuple[int, int, int] = (1, 1, 1), **more: Any
+) -> VolumeHeader:
     """A header with plausible geometry; u2 from 0 to 4095 unless `more` says otherwise."""
     fields: dict[str, Any] = {"dtype": "u2", "range": (0.0, 4095.0), "spacing": (2.5, 0.75, 0.75)}
     return VolumeHeader(shape=shape, factors=factors, affine=AFFINE, **{**fields, **more})
 
 
-def volume(head: VolumeHeader, network: Network, kinds: Kinds | None = None, *more: tuple[str, bytes]) -> bytes:
+def volume(
+    head: VolumeHeader, network: Network, kinds: Kinds | None = None, *more: tuple[str, bytes]
+) -> bytes:
     """A file with a base network and `more` sections."""
     return build([("HEAD", head.pack()), ("SIRN", base_network(network, kinds)), *more])
 
@@ -177,7 +181,9 @@ def valid() -> dict[str, bytes]:
         "f4": (-1.5, 0.10000000149011612),
     }.items():
         files[f"dtype-{dtype}"] = volume(header((3, 5, 7), dtype=dtype, range=span), plain)
-    files["f4-widest-range"] = volume(header((2, 3, 5), (1, 1, 2), dtype="f4", range=(-largest, largest)), plain)
+    files["f4-widest-range"] = volume(
+        header((2, 3, 5), (1, 1, 2), dtype="f4", range=(-largest, largest)), plain
+    )
     files["f4-zero-range"] = volume(header((2, 2, 2), dtype="f4", range=(-0.0, -0.0)), plain)
 
     for factors in ((2, 2, 2), (1, 2, 4), (8, 1, 2), (4, 4, 4), (8, 8, 8), (2, 4, 1)):
@@ -234,24 +240,42 @@ def valid() -> dict[str, bytes]:
         files[f"levels-{name}"] = volume(header((3, 4, 5)), network, kinds)
         files[f"levels-92-{name}"] = volume(header((3, 4, 5)), plain, [((family, 92),) * 2] * 3)
     small = random_network(61, 8, 2, most=1)
-    files["levels-0-and-28"] = volume(header((3, 4, 5)), small, [((0, 0), (1, 48)), ((1, 28), (0, 49)), ((1, 29), (0, 28))])
+    files["levels-0-and-28"] = volume(
+        header((3, 4, 5)), small, [((0, 0), (1, 48)), ((1, 28), (0, 49)), ((1, 29), (0, 28))]
+    )
     network = random_network(62, 8, 2, most=127)
     network.layers[0].weights.ravel()[:2] = -128, 127
-    files["symbols-extreme"] = volume(header((3, 4, 5)), network, [((0, 28), (1, 40)), ((0, 28), (1, 40)), ((1, 28), (0, 12))])
+    files["symbols-extreme"] = volume(
+        header((3, 4, 5)), network, [((0, 28), (1, 40)), ((0, 28), (1, 40)), ((1, 28), (0, 12))]
+    )
 
     slopes = {"slope": (1.0, 0.5, 2.0, -1.0, 0.0), "intercept": (-1024.0, 0.0, 1.5, 2.0, 3.0)}
     files["slope-per-slice"] = volume(header((5, 6, 7), (2, 2, 2), **slopes), plain)
     figures = Measured(40.5, 4095.0, 38.25, None, 0.9, 8.0, 1.5, 2, None, Promise("psnr", 38.0))
     made = Provenance("inrformat 0.1.0", "fast", 7, "cpu", 30.0, 1000)
-    more = {"note \N{GREEK SMALL LETTER MU}": "\x1b[31m\x00\u202e", "list": [1, -2.5, b"\xff", None, {"a": float("nan")}]}
+    more = {
+        "note \N{GREEK SMALL LETTER MU}": "\x1b[31m\x00\u202e",
+        "list": [1, -2.5, b"\xff", None, {"a": float("nan")}],
+    }
     meta = pack_metadata({"modality": "CT", **more})
-    files["records"] = volume(header((3, 4, 5)), plain, None, ("meas", figures.pack()), ("prov", made.pack()), ("meta", meta))
-    files["infinite-psnr"] = volume(header((3, 4, 5)), plain, None, ("meas", replace(figures, psnr=None, promise=None).pack()))
+    files["records"] = volume(
+        header((3, 4, 5)), plain, None, ("meas", figures.pack()), ("prov", made.pack()), ("meta", meta)
+    )
+    files["infinite-psnr"] = volume(
+        header((3, 4, 5)), plain, None, ("meas", replace(figures, psnr=None, promise=None).pack())
+    )
     newer = records.pack({**made.to_record(), "later": [1, {"of": "an ancillary record"}]})
     files["ancillary-field-unknown"] = volume(header((3, 4, 5)), plain, None, ("prov", newer))
-    files["ancillary-section-unknown"] = volume(header((3, 4, 5)), plain, None, ("xyzW", b"?" * 9), ("eMTY", b""))
+    files["ancillary-section-unknown"] = volume(
+        header((3, 4, 5)), plain, None, ("xyzW", b"?" * 9), ("eMTY", b"")
+    )
     files["sections-in-another-order"] = build(
-        [("HEAD", header((3, 4, 5)).pack()), ("prov", made.pack()), ("abcd", b""), ("SIRN", base_network(plain))]
+        [
+            ("HEAD", header((3, 4, 5)).pack()),
+            ("prov", made.pack()),
+            ("abcd", b""),
+            ("SIRN", base_network(plain)),
+        ]
     )
     body = [(b"HEAD", header((3, 4, 5)).pack()), (b"SIRN", base_network(plain))]
     files["minor-version-255"] = forge(body, version=(1, 255))
@@ -368,7 +392,7 @@ def _bad_records(files: Invalid, head: VolumeHeader, siren: bytes) -> None:
     field("base-unknown", "out-of-range", base="hybrid")
     field("no-shape", "missing-key", shape=...)
     field("field-unknown", "unknown-key", url="https://example.com/")
-    field("model-a-path", "out-of-range", sr={"name": "../model", "version": 1, "sha256": bytes(32)})
+    field("model-a-path", "out-of-range", sr={"name": "../model", "sha256": bytes(32), "version": 1})
     made = Provenance("inrformat", "fast", 7, "cpu", 30.0, 1000).to_record()
     escape = records.pack({**made, "device": "\x1b[31m"})
     put("text-escape", "not-printable", packed, (b"prov", escape))
@@ -406,7 +430,11 @@ def _bad_networks(files: Invalid, head: VolumeHeader, network: Network) -> None:
         "family-2": {"weights": [2, 0]},
         "level-93": {"biases": [0, 93]},
     }.items():
-        put(f"network-{name}", "out-of-range", base_network(network, layers=[{**layer, **change}, layer, layer]))
+        put(
+            f"network-{name}",
+            "out-of-range",
+            base_network(network, layers=[{**layer, **change}, layer, layer]),
+        )
     put("network-layers-2", "out-of-range", base_network(network, layers=[layer, layer]))
     large = np.full((8, 3), 1 << 20)
     overflow = Network((replace(network.layers[0], weights=large, scale=16383), *network.layers[1:]))
@@ -439,19 +467,30 @@ def _bad_models(files: Invalid, head: VolumeHeader, siren: bytes) -> None:
         files.add(f"{name}.inrm", code, data)
         return data
 
-    def put(name: str, code: str, data: bytes, reference: bytes, factors: tuple[int, int, int], **limits: int) -> None:
+    def put(
+        name: str, code: str, data: bytes, reference: bytes, factors: tuple[int, int, int], **limits: int
+    ) -> None:
         sr = ModelReference("vector", 1, hashlib.sha256(reference).digest())
         packed = replace(head, sr=sr, factors=factors).pack()
         files.add(name, code, forge([(b"HEAD", packed), (b"SIRN", siren), (b"SRMD", data)]), **limits)
 
     put("model-other", "model-hash-mismatch", light, b"another", (2, 2, 2))
-    files.add("model-not-named", "model-hash-mismatch", forge([(b"HEAD", head.pack()), (b"SIRN", siren), (b"SRMD", light)]))
+    files.add(
+        "model-not-named",
+        "model-hash-mismatch",
+        forge([(b"HEAD", head.pack()), (b"SIRN", siren), (b"SRMD", light)]),
+    )
     put("model-factor-8", "model-mismatch", light, light, (8, 2, 2))
     put("model-memory", "too-much-memory", light, light, (2, 2, 2), max_activations=100)
     put("model-work", "too-much-work", light, light, (4, 4, 4), max_work=400)
     record = info.to_record()
     tensors = record["tensors"]
-    bad = model("model-channels-huge", "out-of-range", {**record, "config": {"channels": 2**31 - 1, "layers": 1}}, body)
+    bad = model(
+        "model-channels-huge",
+        "out-of-range",
+        {**record, "config": {"channels": 2**31 - 1, "layers": 1}},
+        body,
+    )
     put("model-embedded-bad", "out-of-range", bad, bad, (2, 2, 2))
     model("model-channels-257", "out-of-range", {**record, "config": {"channels": 257, "layers": 1}}, body)
     model("model-layers-unlike", "out-of-range", {**record, "config": {"channels": 1, "layers": 32}}, body)
@@ -459,7 +498,12 @@ def _bad_models(files: Invalid, head: VolumeHeader, siren: bytes) -> None:
     model("model-kind", "out-of-range", {**record, "kind": "pickle"}, body)
     model("model-tensor-twice", "duplicate-tensor", {**record, "tensors": [tensors[0], *tensors]}, body)
     model("model-tensors-short", "tensor-size-mismatch", info, body[:-1])
-    model("model-tensor-huge", "too-many-parameters", {**record, "tensors": [["first.weight", "f4", [2**31 - 1] * 5]]}, body)
+    model(
+        "model-tensor-huge",
+        "too-many-parameters",
+        {**record, "tensors": [["first.weight", "f4", [2**31 - 1] * 5]]},
+        body,
+    )
     model("model-nan", "weight-not-finite", info, b"\xff\xff" + body[2:])
     files.add("model-too-large.inrm", "model-too-large", light, max_model_bytes=100)
     one = pack_tensors({"w": np.zeros(1, np.float32)})
@@ -506,7 +550,9 @@ def describe(data: bytes) -> dict[str, Any]:
             "preview": {
                 "shape": list(preview.shape),
                 "dtype": file.header.dtype,
-                "sha256": hashlib.sha256(preview.astype(preview.dtype.newbyteorder("<")).tobytes()).hexdigest(),
+                "sha256": hashlib.sha256(
+                    preview.astype(preview.dtype.newbyteorder("<")).tobytes()
+                ).hexdigest(),
             },
         }
         full, reach = full_level(file)
@@ -525,7 +571,13 @@ def describe(data: bytes) -> dict[str, Any]:
 
 def refuse(data: bytes, code: str, limits: dict[str, int]) -> dict[str, Any]:
     """An invalid file's entry in the manifest."""
-    kind = "LimitError" if code in codes.LIMIT else "UnsupportedError" if code in codes.UNSUPPORTED else "FormatError"
+    kind = (
+        "LimitError"
+        if code in codes.LIMIT
+        else "UnsupportedError"
+        if code in codes.UNSUPPORTED
+        else "FormatError"
+    )
     return {"sha256": hashlib.sha256(data).hexdigest(), "code": code, "error": kind, "limits": limits}
 
 
@@ -549,13 +601,40 @@ def everything() -> tuple[dict[str, bytes], dict[str, Any]]:
     return files, manifest
 
 
+def error_table(entries: dict[str, Any]) -> str:
+    """The table "Errors" of the specification."""
+    import container_cases
+    import decoder_cases
+
+    rows = [
+        "| code | error | rule | attacks that hold it | vectors that hold it |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for code, rule in CODES.items():
+        attacks = [a.name for a in (*container_cases.ATTACKS, *decoder_cases.ATTACKS) if a.code == code]
+        names = [Path(path).name.split(".inr")[0] for path, entry in entries.items() if entry["code"] == code]
+        cells = (
+            f"`{code}`",
+            refuse(b"", code, {})["error"],
+            rule,
+            ", ".join(attacks) or "-",
+            ", ".join(names) or "-",
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accept", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the specification's table of errors")
     parser.add_argument("--break-the-promise", action="store_true")
     options = parser.parse_args()
     files, manifest = everything()
+    if options.table:
+        print(error_table(manifest["invalid"]))
+        return 0
     text = json.dumps(manifest, indent=1) + "\n"
     old_text = (FOLDER / "manifest.json").read_text() if (FOLDER / "manifest.json").exists() else "{}"
     old = json.loads(old_text)

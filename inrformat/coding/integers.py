@@ -7,6 +7,9 @@ left, floor(v / 2^k), is coded by scale t - 4 k. A level is the encoder's choice
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,7 +17,7 @@ from ..container.codes import fail
 from . import rans
 from .bank import FAMILIES, GREATEST, LEAST, SCALES, bank
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer[Any]]
 
 MOST_LOW_BITS = 16
 LEVELS = SCALES + 4 * MOST_LOW_BITS
@@ -28,41 +31,47 @@ def low_bits(levels: Ints) -> Ints:
 
 def encode(values: Ints, levels: Ints, families: Ints) -> bytes:
     """The code of `values` (n), each at its level and of its family: entropy code, then the low bits."""
-    bits = low_bits(levels)
+    bits = low_bits(levels).astype(np.int64)
     code = rans.encode(values >> bits, families * SCALES + levels - 4 * bits)
     return code + _pack_bits(values & ((1 << bits) - 1), bits)
 
 
-def decode(data: bytes, levels: Ints, families: Ints, section: str) -> Ints:
+def decode(data: bytes, levels: Ints, families: Ints, section: str) -> npt.NDArray[np.int64]:
     """The values that `encode` was given; FormatError for anything that it would not have written."""
     bits = low_bits(levels)
     size = -(-int(bits.sum()) // 8)
     if size > len(data):
         raise fail("rans-truncated", "the low bits are cut short", section=section)
     split = len(data) - size
-    high = rans.decode(data[:split], families * SCALES + levels - 4 * bits, section)
-    return (high << bits) + _unpack_bits(data[split:], bits, section)
+    values = rans.decode(data[:split], families * SCALES + levels - 4 * bits, section)
+    if size:
+        values <<= bits
+        values |= _unpack_bits(data[split:], bits, section)
+    return values
 
 
-def _bit_places(bits: Ints) -> tuple[Ints, Ints]:
-    """For every stored bit, most significant of a value first: whose it is, and its significance."""
-    owner = np.repeat(np.arange(len(bits)), bits)
-    ends = np.cumsum(bits)
-    return owner, ends[owner] - 1 - np.arange(len(owner))
+def _bit_places(bits: Ints) -> Iterator[tuple[int, Ints, Ints]]:
+    """(significance, whose bit, where it is stored): each value's bits, the most significant first."""
+    ends = np.cumsum(bits, dtype=np.int64)
+    for place in range(int(bits.max(initial=0))):
+        owner = np.flatnonzero(bits > place)
+        yield place, owner, ends[owner] - 1 - place
 
 
 def _pack_bits(values: Ints, bits: Ints) -> bytes:
-    owner, place = _bit_places(bits)
-    return np.packbits((values[owner] >> place & 1).astype(np.uint8)).tobytes()
+    stored = np.zeros(int(bits.sum()), np.uint8)
+    for place, owner, where in _bit_places(bits):
+        stored[where] = values[owner] >> place & 1
+    return np.packbits(stored).tobytes()
 
 
 def _unpack_bits(data: bytes, bits: Ints, section: str) -> Ints:
-    owner, place = _bit_places(bits)
-    stored = np.unpackbits(np.frombuffer(data, np.uint8)).astype(np.int64)
-    if stored[len(owner) :].any():
+    stored = np.unpackbits(np.frombuffer(data, np.uint8))
+    if stored[int(bits.sum()) :].any():
         raise fail("padding-not-zero", "the bits after the last low bit are not zero", section=section)
     values = np.zeros(len(bits), np.int64)
-    np.add.at(values, owner, stored[: len(owner)] << place)
+    for place, owner, where in _bit_places(bits):
+        values[owner] |= stored[where].astype(np.int64) << place
     return values
 
 

@@ -201,5 +201,5 @@ def _spread(
 ) -> tuple[Ints, Ints]:
     """Every parameter's family and level, in coding order: a layer's weights, then its biases."""
     counts = [count for rows, inputs in shapes(width, depth) for count in (rows * inputs, rows)]
-    each = np.array([kind for pair in kinds for kind in pair], np.int64)
+    each = np.array([kind for pair in kinds for kind in pair], np.int16)  # a file can ask for 2^24 of them
     return np.repeat(each[:, 0], counts), np.repeat(each[:, 1], counts)

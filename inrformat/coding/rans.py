@@ -9,13 +9,15 @@ Libraries were looked at: their models take float probabilities, and so cannot p
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from ..container.codes import fail
 from .bank import GREATEST, LEAST, PRECISION, SCALES, SYMBOLS, TOTAL, bank, cumulative
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer[Any]]
 
 LOW = 1 << 16
 """The least state of a lane, and its state before the first symbol is pushed."""
@@ -41,7 +43,7 @@ def encode(symbols: Ints, tables: Ints) -> bytes:
     if symbols.size and not (symbols.min() >= LEAST and symbols.max() <= GREATEST):
         raise ValueError("a symbol is outside the bank's alphabet")
     count, lanes = len(symbols), lanes_for(len(symbols))
-    flat = _table_rows(tables) + symbols - LEAST
+    flat = _table_rows(tables.astype(np.int64)) + symbols - LEAST
     frequency = bank().reshape(-1).astype(np.uint64)[flat]
     start = cumulative().reshape(-1).astype(np.uint64)[flat]
     state = np.full(lanes, LOW, np.uint64)
@@ -58,7 +60,7 @@ def encode(symbols: Ints, tables: Ints) -> bytes:
     return state.astype("<u4").tobytes() + words.astype("<u2").tobytes()
 
 
-def decode(code: bytes, tables: Ints, section: str) -> Ints:
+def decode(code: bytes, tables: Ints, section: str) -> npt.NDArray[np.int64]:
     """The symbols that `encode` was given; FormatError unless the code is used up and ends as it began."""
     count, lanes = len(tables), lanes_for(len(tables))
     if len(code) < 4 * lanes or len(code) % 2:
@@ -73,7 +75,7 @@ def decode(code: bytes, tables: Ints, section: str) -> Ints:
     symbols = np.empty(count, np.int64)
     used = 0
     for first in range(0, count, lanes):
-        table = tables[first : first + lanes]
+        table = tables[first : first + lanes].astype(np.int64)
         x = state[: len(table)]
         slot = x & (TOTAL - 1)
         flat = np.searchsorted(edges, table * TOTAL + slot, side="right") - 1
@@ -87,4 +89,5 @@ def decode(code: bytes, tables: Ints, section: str) -> Ints:
         state[: len(table)] = x
     if used != len(words) or (state != LOW).any():
         raise fail("rans-bad-end", "the entropy code does not end as it began", section=section)
-    return symbols + LEAST
+    symbols += LEAST
+    return symbols
