@@ -13,6 +13,16 @@ from inrformat.phantom import head_phantom
 from inrformat.resample import lr_shape, upsample
 from inrformat.train_sr import gain_db
 
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny networks: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 MIXES = [(4, 4, 4), (2, 2, 2), (1, 4, 4), (1, 2, 2), (4, 1, 2), (1, 1, 2)]
 
 
