@@ -150,6 +150,23 @@ def test_fresh_file(dtype: str, shape: tuple[int, ...], factors: tuple[int, ...]
     assert np.all((least <= volume) & (volume <= greatest))
 
 
+@pytest.mark.parametrize("factors", [(1, 2, 2), (2, 2, 2), (1, 4, 4), (4, 4, 2)])
+def test_fresh_file_with_auto_sr(factors: tuple[int, ...]) -> None:
+    """The encoder embeds the shipped model where that is better than Lanczos."""
+    rng = np.random.default_rng(list(factors))
+    array = np.rint(np.cumsum(rng.standard_normal((7, 18, 21)), axis=-1) * 100).astype("i2")
+    data = inrformat.encode(
+        array, seconds=1, sr="auto", embed_sr=True, factors=factors, device="cpu", progress=False
+    )
+    file = second.read_file(data)
+    assert (file.model is None) == (file.header.sr is None)
+    own, preview = second.preview(file), inrformat.decode(data, level="preview", device="cpu").data
+    assert own.tobytes() == preview.tobytes()
+    least, greatest = bounds(file)
+    volume = inrformat.decode(data, device="cpu").data
+    assert np.all((least <= volume) & (volume <= greatest))
+
+
 def test_command_line(tmp_path: Path) -> None:
     out = tmp_path / "out.npy"
     for level, shape in (("preview", (1, 2, 2)), ("full", (1, 2, 3))):
