@@ -246,7 +246,8 @@ class File:
         )
         numbers = model.activations((z, y, x), factors)
         if numbers > self.limits.max_activations:
-            message = f"the model makes {numbers} numbers at a time, at most {self.limits.max_activations} are allowed"
+            most = self.limits.max_activations
+            message = f"the model makes {numbers} numbers at a time, at most {most} are allowed"
             raise fail("too-much-memory", message, section="HEAD")
 
     @property

@@ -1,4 +1,4 @@
-"""A region of a volume as a volume of its own: which voxels, where they lie, and what is said of its slices."""
+"""A region of a volume as a volume of its own: its voxels, their place, and what is said of its slices."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def crop(volume: Volume, box: Box) -> Volume:
 
 
 def _cut_metadata(volume: Volume, box: Box, affine: Array) -> dict[str, Any]:
-    """What `io.dicom` says slice by slice, for these slices; it is left out where it does not fit the volume."""
+    """What `io.dicom` says slice by slice, for these slices; left out where it does not fit the volume."""
     result, (z0, z1), count = dict(volume.metadata), box[0], volume.shape[0]
     lists = {key: result.pop(key, None) for key in ("positions", "per_slice", "sop_instance_uids")}
     positions = _positions(lists["positions"], volume)
