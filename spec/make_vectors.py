@@ -1,4 +1,4 @@
-"""The test vectors of the format: small files, and what a decoder must make of each (spec/inrv.md, "Test vectors").
+"""The test vectors: small files, and what a decoder must make of each (spec/inrv.md, "Test vectors").
 
     python spec/make_vectors.py             says what differs from spec/vectors/, and fails if anything does
     python spec/make_vectors.py --accept    writes spec/vectors/ anew
@@ -23,9 +23,8 @@ import msgpack
 import numpy as np
 import torch
 
-ROOT = Path(__file__).parents[1]
-FOLDER = Path(__file__).parent / "vectors"
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "attacks")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests" / "attacks"))
 
 from container_cases import HUGE, declares, forge, frame
 
@@ -50,6 +49,7 @@ from inrformat.decode import File
 from inrformat.models import registry
 from inrformat.models.sr import super_resolve
 
+FOLDER = Path(__file__).parent / "vectors"
 Sections = list[tuple[str, bytes]]
 Kinds = Sequence[tuple[tuple[int, int], tuple[int, int]]]
 AFFINE = (0.0, 0.0, 0.75, -12.5, 0.0, 0.75, 0.0, 4.0, 2.5, 0.0, 0.0, 100.0)
@@ -167,6 +167,13 @@ def with_model(
 def valid() -> dict[str, bytes]:
     """Every feature and every limit that a small file can show."""
     files: dict[str, bytes] = {}
+    _volumes(files)
+    _networks(files)
+    _records(files)
+    return files
+
+
+def _volumes(files: dict[str, bytes]) -> None:
     plain = random_network(1, 8, 2)
     example = header((1, 2, 3), (1, 1, 2), dtype="u1", range=(0.0, 255.0), spacing=(1.0, 1.0, 1.0))
     affine = (0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
@@ -211,6 +218,9 @@ def valid() -> dict[str, bytes]:
     ):
         files[name] = volume(header((1, 2, 2), range=(0.0, high)), flat_network(bias, shift))
 
+
+def _networks(files: dict[str, bytes]) -> None:
+    plain = random_network(1, 8, 2)
     for depth in range(1, 7):
         files[f"depth-{depth}"] = volume(header((4, 6, 5)), random_network(10 + depth, 16, depth))
     for width in (1, 3, 9, 24, 100):
@@ -249,6 +259,9 @@ def valid() -> dict[str, bytes]:
         header((3, 4, 5)), network, [((0, 28), (1, 40)), ((0, 28), (1, 40)), ((1, 28), (0, 12))]
     )
 
+
+def _records(files: dict[str, bytes]) -> None:
+    plain = random_network(1, 8, 2)
     slopes = {"slope": (1.0, 0.5, 2.0, -1.0, 0.0), "intercept": (-1024.0, 0.0, 1.5, 2.0, 3.0)}
     files["slope-per-slice"] = volume(header((5, 6, 7), (2, 2, 2), **slopes), plain)
     figures = Measured(40.5, 4095.0, 38.25, None, 0.9, 8.0, 1.5, 2, None, Promise("psnr", 38.0))
@@ -288,7 +301,6 @@ def valid() -> dict[str, bytes]:
     dense = small_model("srdensenet", half=True, blocks=2, layers=2, growth=2, maps=3)
     files["model-srdensenet"] = with_model(dense, (3, 17, 14), (1, 4, 4), random_network(73, 12, 2))
     files["model-srdensenet-z"] = with_model(dense, (7, 9, 8), (2, 4, 4), random_network(74, 12, 2))
-    return files
 
 
 def saturated(network: Network, weight: int, scale: int) -> Network:

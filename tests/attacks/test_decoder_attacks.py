@@ -10,15 +10,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from container_cases import Attack
+from decoder_cases import ATTACKS, readme_lines
 
 import inrformat
 from inrformat.errors import InrError, ModelNotFoundError
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-from container_cases import Attack
-from decoder_cases import ATTACKS, readme_lines
-
 VECTORS = HERE.parents[1] / "spec" / "vectors"
 
 
@@ -59,7 +57,7 @@ def test_nothing_of_the_source_is_shown_by_info() -> None:
 COSTS = """
 import resource, sys, time
 sys.path[:0] = {folders!r}
-import make_vectors as vectors
+import make_vectors as vectors  # noqa: E402
 from inrformat.container import build
 from inrformat.decode import File
 import torch
