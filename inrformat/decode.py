@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .models.sr import SRModel
 
 LEVELS = ("preview", "full")
-SLAB_VOXELS = 1 << 23
+SLAB_VOXELS = 1 << 25
 """Voxels at full size that are decoded at a time."""
 HELD_CODES = 1 << 27
 """Codes of an LR grid that are kept while a whole volume is decoded; of a larger grid some are made twice."""

@@ -40,7 +40,7 @@ DECIBELS_PER_DOUBLING = 2.0
 """How much the PSNR is expected to rise with twice the bytes, until two sizes have been measured."""
 OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
-SAMPLE_SLABS = 6
+SAMPLE_SLABS = 4
 
 
 def encode(
@@ -185,10 +185,10 @@ class _Job:
     def finish(self, attempt: _Attempt, promise: Promise | None, bar: Bar) -> bytes:
         """The file, after it was decoded and measured. EncodeError where it does not keep the promise."""
         with bar.stage("verifying"):
-            model = self.best_model(attempt)
+            model = self.supported_model(attempt)
             measured = self.measure(attempt, model, promise)
-            if model is not None and (measured.psnr or math.inf) < (measured.psnr_lanczos or math.inf):
-                model = None  # the sample had misled
+            if model is not None and (measured.psnr or math.inf) <= (measured.psnr_lanczos or math.inf):
+                model = None
                 measured = self.measure(attempt, None, promise)
         data = self.build(attempt, model, measured)
         _check_promise(promise, measured, self.volume.data.nbytes / len(data))
@@ -231,10 +231,14 @@ class _Job:
         """The file as a decoder sees it."""
         return File(self.build(attempt, model, None), device=str(self.device), model=model)
 
+    def supported_model(self, attempt: _Attempt) -> SRModel | None:
+        """The super-resolution model, if it does the factors."""
+        return self.model if self.model is not None and self.model.supports(attempt.factors) else None
+
     def best_model(self, attempt: _Attempt) -> SRModel | None:
         """The super-resolution model, if it beats Lanczos on a sample of slabs."""
-        model = self.model
-        if model is None or not model.supports(attempt.factors):
+        model = self.supported_model(attempt)
+        if model is None:
             return None
         ours, lanczos = (self.squared_error(attempt, m, sample=True) for m in (model, None))
         return model if ours < lanczos else None

@@ -173,7 +173,7 @@ def _factors(model: SRModel, rng: np.random.Generator) -> Shape:
     return (z, y, x) if model.supports((z, y, x)) else factors
 
 
-def _blocks(  # noqa: PLR0917
+def _blocks(
     volume: npt.NDArray[Any],
     limits: tuple[float, float],
     factors: Shape,

@@ -84,9 +84,10 @@ def parameter_count(width: int, depth: int) -> int:
     return sum(rows * (inputs + 1) for rows, inputs in shapes(width, depth))
 
 
-def coordinates(n: int) -> Ints:
-    """Fixed-point coordinates of n voxels along an axis: floor((2 i + 1 - n) 2^20 / n)."""
-    return (2 * np.arange(n, dtype=np.int64) + 1 - n) * (1 << COORDINATE_BITS) // n
+def coordinates(n: int, start: int = 0, stop: int | None = None) -> Ints:
+    """Fixed-point coordinates of voxels [start, stop) of n along an axis: floor((2 i + 1 - n) 2^20 / n)."""
+    i = np.arange(start, n if stop is None else stop, dtype=np.int64)
+    return (2 * i + 1 - n) * (1 << COORDINATE_BITS) // n
 
 
 def activation_table(scale: int) -> npt.NDArray[np.int16]:

@@ -60,11 +60,17 @@ def forward(net: FloatSiren, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, lis
     return values, sines, cosines
 
 
-def gradients(net: FloatSiren, x: Tensor, target: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    """Mean squared error at x (n, 3), and its gradients: weights and biases of each layer in turn."""
+def gradients(
+    net: FloatSiren, x: Tensor, target: Tensor, dtype: torch.dtype, count: int | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Mean squared error at x (n, 3), and its gradients: weights and biases of each layer in turn.
+
+    `count`: the size of the batch that these n are a part of; the parts' errors and gradients then add up.
+    """
+    count = count or len(target)
     values, sines, cosines = forward(net, x, dtype)
     error = values - target
-    slope = (error * (2 / len(target)))[:, None]
+    slope = (error * (2 / count))[:, None]
     grads = [slope.sum(0), slope.to(dtype).T @ sines[-1]]  # last to first, reversed below
     back = slope.to(dtype) @ net.weights[-1].to(dtype)
     for layer in range(net.depth - 1, 0, -1):
@@ -73,7 +79,7 @@ def gradients(net: FloatSiren, x: Tensor, target: Tensor, dtype: torch.dtype) ->
         back = back @ net.weights[layer].to(dtype)
     back = back.mul_(cosines[0]).float()
     grads += [back.sum(0), back.T @ x]
-    return error.square().mean(), [g.float() for g in reversed(grads)]
+    return error.square().sum() / count, [g.float() for g in reversed(grads)]
 
 
 def sensitivities(net: FloatSiren, x: Tensor) -> list[float]:

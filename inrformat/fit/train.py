@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..coding.network import Network, shapes
 from ..models.sr import fast_dtype
+from ..parallel import map_on_cores
 from . import quantise
 from .siren import FloatSiren, gradients, initialise, sensitivities
 
@@ -19,6 +20,8 @@ EXACT_SHARE = 0.65
 """The share of the steps that run in float; the rest sees the weights rounded."""
 HELD_VALUES = 1 << 26
 """Voxels of a grid that are kept on the device; of a larger one, each step's are sent there."""
+PIECE = 1 << 12
+"""Coordinates of a batch whose gradient one core computes at a time: they fit its cache."""
 WARMUP = 20
 SENSITIVITY_SAMPLES = 1 << 14
 SMOOTHING = 0.95
@@ -171,7 +174,7 @@ class _Run:
         """One step at `done` (0 to 1) of the schedule; the loss before it."""
         x, target = self.sampler.draw(self.sampler.batch)
         net = self.net if self.steps is None else quantise.rounded(self.net, self.steps)
-        loss, grads = gradients(net, x, target, self.dtype)
+        loss, grads = self._gradients(net, x, target)
         for p, g in zip(self.params, grads, strict=True):
             p.grad = g.reshape(p.shape)
         factor = min(1.0, (step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
@@ -182,6 +185,16 @@ class _Run:
                 group["lr"] = rate * factor
             optimiser.step()
         return loss
+
+    def _gradients(self, net: FloatSiren, x: Tensor, target: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`gradients` of a batch; on a CPU piece by piece, on all cores."""
+        if x.device.type != "cpu":
+            return gradients(net, x, target, self.dtype)
+        pieces = zip(torch.split(x, PIECE), torch.split(target, PIECE), strict=True)
+        parts = map_on_cores(lambda p: gradients(net, *p, self.dtype, len(target)), pieces)
+        losses, grads = zip(*parts, strict=True)
+        # Summed in order, so that the number of cores makes no difference.
+        return sum(losses[1:], losses[0]), [sum(g[1:], g[0]) for g in zip(*grads, strict=True)]
 
     def start_rounding(self) -> None:
         """Choose the steps: for the bytes that were asked for, or for a noise in proportion to the error."""

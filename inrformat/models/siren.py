@@ -8,6 +8,7 @@ summed in int32 where the weights fit, else float64, whose every partial sum sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ..coding.network import (
     FRACTION_BITS,
     GREATEST_CODE,
     LEAST_CODE,
+    Ints,
     Layer,
     Network,
     activation_table,
@@ -24,6 +26,7 @@ from ..coding.network import (
     sum_bound,
 )
 from ..coding.sine import PHASE_BITS
+from ..parallel import map_on_cores
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -49,31 +52,29 @@ class Evaluator:
 
     def codes(self, box: Box | None = None) -> Tensor:
         """The codes u in a box ((z0, z1), (y0, y1), (x0, x1)) of the grid, or all of it: int32 (z, y, x)."""
-        ranges = box or tuple((0, n) for n in self.lr_shape)
-        (z0, z1), (y0, y1), (x0, x1) = ranges
-        out = torch.empty(z1 - z0, y1 - y0, x1 - x0, dtype=torch.int32, device=self.device)
-        # Axes are cut so that neither the tables of an axis nor the rows of a step take much memory.
-        rows = self._rows()
-        nx = max(1, min(x1 - x0, rows))
-        ny = min(y1 - y0, max(1, rows // nx))
-        nz = max(1, rows // (nx * ny))
-        for xa, xb in _cuts(x0, x1, nx):
-            tx = self._table(2, xa, xb)
-            for za, zb in _cuts(z0, z1, rows):
-                tz = self._table(0, za, zb)
-                for ya, yb in _cuts(y0, y1, ny):
-                    plane = self._table(1, ya, yb)[:, None] + tx[None, :]  # (y, x, width)
-                    for a, b in _cuts(0, zb - za, nz):
-                        sums = (tz[a:b, None, None] + plane).flatten(0, 2)
-                        part = self._evaluate(sums).reshape(b - a, yb - ya, xb - xa)
-                        out[za - z0 + a : za - z0 + b, ya - y0 : yb - y0, xa - x0 : xb - x0] = part
+        start, stop = zip(*(box or [(0, n) for n in self.lr_shape]), strict=True)
+        size = [b - a for a, b in zip(start, stop, strict=True)]
+        out = torch.empty(size, dtype=torch.int32, device=self.device)
+        rows = ROWS if self.device.type == "cpu" else ROWS << 6
+        nx = max(1, min(size[2], rows))
+        ny = max(1, min(size[1], rows // nx))
+        pieces = [_cuts(n, step) for n, step in zip(size, (max(1, rows // (nx * ny)), ny, nx), strict=True)]
+
+        def fill(piece: tuple[tuple[int, int], ...]) -> None:
+            tables = [self._table(i, start[i] + a, start[i] + b) for i, (a, b) in enumerate(piece)]
+            sums = tables[0][:, None, None] + tables[1][:, None] + tables[2]  # (z, y, x, width)
+            codes = self._evaluate(sums.flatten(0, 2))
+            out[tuple(slice(a, b) for a, b in piece)] = codes.reshape(sums.shape[:3])
+
+        if self.device.type == "cpu":
+            map_on_cores(fill, list(product(*pieces)))
+        else:
+            for piece in product(*pieces):
+                fill(piece)
         return out
 
-    def _rows(self) -> int:
-        return ROWS if self.device.type == "cpu" else ROWS << 6
-
     def _table(self, axis: int, start: int, stop: int) -> Tensor:
-        table = _axis_table(self.first, axis, self.lr_shape[axis], start, stop)
+        table = _axis_table(self.first, axis, coordinates(self.lr_shape[axis], start, stop))
         return torch.from_numpy(table).to(self.device)
 
     def _evaluate(self, sums: Tensor) -> Tensor:
@@ -85,17 +86,17 @@ class Evaluator:
         return code[:, 0].clamp(LEAST_CODE, GREATEST_CODE).to(torch.int32)
 
 
-def _cuts(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """[start, stop) in pieces of at most `size`."""
-    return [(a, min(a + size, stop)) for a in range(start, stop, size)]
+def _cuts(size: int, step: int) -> list[tuple[int, int]]:
+    """[0, size) in pieces of at most `step`."""
+    return [(a, min(a + step, size)) for a in range(0, size, step)]
 
 
-def _axis_table(layer: Layer, axis: int, n: int, start: int, stop: int) -> np.typing.NDArray[np.int32]:
-    """The first layer's sums along one axis, modulo 2^24: (stop - start, width) for points of an axis of n.
+def _axis_table(layer: Layer, axis: int, places: Ints) -> np.typing.NDArray[np.int32]:
+    """The first layer's sums along one axis, modulo 2^24: (n, width) for n coordinates.
 
     The z axis also brings bias and rounding.
     """
-    table = np.outer(coordinates(n)[start:stop], layer.weights[:, axis]) * layer.scale >> layer.shift
+    table = np.outer(places, layer.weights[:, axis]) * layer.scale >> layer.shift
     if axis == 0:
         table += (layer.bias << layer.bias_shift + FRACTION_BITS) + (1 << FRACTION_BITS >> 1)
     return (table & (1 << PHASE_BITS + FRACTION_BITS) - 1).astype(np.int32)
