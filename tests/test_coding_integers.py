@@ -75,6 +75,16 @@ def test_what_is_refused() -> None:
     check(code[:-1] + bytes([code[-1] | 1]), "padding-not-zero")
 
 
+@pytest.mark.parametrize("value", [1, 127, 128, 40_000, 2**21, 2**22, 3 << 21, 2**23 - 1])
+def test_the_best_level_fits_every_value_of_the_format(value: int) -> None:
+    for values in ([value], [-value - 1], [value, -value - 1], [value] * 9, [value, *[0] * 99]):
+        array = np.array(values)
+        family, level = integers.best_level(array)
+        levels, families = np.full(len(array), level), np.full(len(array), family)
+        code = integers.encode(array, levels, families)
+        assert np.array_equal(integers.decode(code, levels, families, "SIRN"), array)
+
+
 @pytest.mark.parametrize("spread", [0, 0.05, 1, 9, 80, 1000, 60_000])
 def test_the_best_level_is_nearly_the_entropy(spread: float) -> None:
     """Of Gaussian values the code takes at most 3% more than it must (and the states)."""

@@ -97,4 +97,5 @@ def _plausible(values: Ints) -> range:
     middle = round(4 * np.log2(max(spread, 1 / 8))) + 12
     high = max(abs(int(values.min())), abs(int(values.max()))) if values.size else 0
     least = 0 if high <= GREATEST else SCALES + 4 * (high.bit_length() - 8)
-    return range(max(0, middle - 6, min(least, LEVELS - 1) - 4), min(LEVELS, max(middle + 7, least + 4)))
+    start = min(max(0, middle - 6, least - 4), LEVELS - 5)  # the last few take all that fits the format
+    return range(start, min(LEVELS, max(middle + 7, least + 4)))
