@@ -20,7 +20,7 @@ EXACT_SHARE = 0.65
 """The share of the steps that run in float; the rest sees the weights rounded."""
 HELD_VALUES = 1 << 26
 """Voxels of a grid that are kept on the device; of a larger one, each step's are sent there."""
-PIECE = 1 << 12
+PIECE = 1 << 11
 """Coordinates of a batch whose gradient one core computes at a time: they fit its cache."""
 WARMUP = 20
 SENSITIVITY_SAMPLES = 1 << 14
@@ -44,7 +44,7 @@ class FitSettings:
     width: int = 128
     depth: int = 4
     omega: float = 30.0
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 1 << 14
     optimiser: str = "muon"
     learning_rate: float = 1.5e-3
