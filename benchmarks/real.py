@@ -41,6 +41,7 @@ def run(series: str, preset: str, ratio: float | None, out: Path) -> dict[str, o
     previewed = time.perf_counter()
     decoded = inrformat.decode(data)
     finished = time.perf_counter()
+    above = peak_mib() - loaded  # before anything below takes memory of its own
     name = f"{series}-{preset}" + (f"-{ratio:g}" if ratio else "")
     (out / f"{name}.inrv").write_bytes(data)
     info = inrformat.info(data)
@@ -69,7 +70,7 @@ def run(series: str, preset: str, ratio: float | None, out: Path) -> dict[str, o
         "encode_s": encoded - started,
         "preview_s": previewed - encoded,
         "decode_s": finished - previewed,
-        "peak_mib_above_volume": peak_mib() - loaded,
+        "peak_mib_above_volume": above,
         "preview_shape": list(preview.shape),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),

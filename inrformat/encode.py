@@ -12,7 +12,16 @@ import numpy as np
 
 from .coding import network as base_network
 from .container import layout
-from .container.headers import FACTORS, LONGEST_AXIS, Measured, Promise, Provenance, VolumeHeader
+from .container.headers import (
+    FACTORS,
+    LARGEST_AFFINE,
+    LARGEST_SPACING,
+    LONGEST_AXIS,
+    Measured,
+    Promise,
+    Provenance,
+    VolumeHeader,
+)
 from .container.limits import DEFAULT_LIMITS
 from .container.metadata import pack_metadata
 from .decode import File, resolve_device
@@ -106,6 +115,8 @@ def _prepare(volume: Any, fill: float | None) -> Volume:
             f"a volume of {' x '.join(map(str, result.shape))} voxels is over the limits: "
             f"{LONGEST_AXIS} along an axis, {DEFAULT_LIMITS.max_voxels} in all"
         )
+    if max(result.spacing) > LARGEST_SPACING or np.abs(result.affine).max() > LARGEST_AFFINE:
+        raise InputError(f"spacing is at most {LARGEST_SPACING:g} mm, and the affine {LARGEST_AFFINE:g}")
     if result.data.dtype.kind == "f":
         bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in result.data)
         if bad and fill is None:

@@ -401,6 +401,8 @@ def _bad_records(files: Invalid, head: VolumeHeader, siren: bytes) -> None:
     field("shape-huge", "too-many-voxels", shape=[65536, 65536, 65536])
     field("range-backwards", "out-of-range", range=[5.0, 4.0])
     field("factor-3", "out-of-range", factors=[1, 3, 1])
+    field("spacing-huge", "out-of-range", spacing=[1e308, 1.0, 1.0])
+    field("affine-huge", "out-of-range", affine=[1e308] * 12)
     field("base-unknown", "out-of-range", base="hybrid")
     field("no-shape", "missing-key", shape=...)
     field("field-unknown", "unknown-key", url="https://example.com/")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# One thread for torch, before anything imports it: tests are small, and threads that wait for each other are slow.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

@@ -52,12 +52,14 @@ class Fields:
         """A list of exactly `count` integers from `low` to `high`."""
         return tuple(self.int_of(key, value, low, high) for value in self.take_list(key, count, count))
 
-    def take_floats(self, key: str, *counts: int, low: float = -math.inf) -> tuple[float, ...]:
-        """A list of finite floats from `low`; its length is one of `counts`."""
+    def take_floats(
+        self, key: str, *counts: int, low: float = -math.inf, high: float = math.inf
+    ) -> tuple[float, ...]:
+        """A list of finite floats from `low` to `high`; its length is one of `counts`."""
         values = self.take_list(key, min(counts), max(counts))
         if len(values) not in counts:
             raise self.error("out-of-range", f"{key} has {len(values)} entries")
-        return tuple(self.float_of(key, value, low, math.inf) for value in values)
+        return tuple(self.float_of(key, value, low, high) for value in values)
 
     def take_list(self, key: str, fewest: int, most: int) -> list[Any]:
         """A list of `fewest` to `most` values of any type."""

@@ -28,6 +28,9 @@ MODEL_CRITICAL = ("MODL", "TENS")
 """Critical sections of a super-resolution model."""
 
 LONGEST_AXIS = 65536
+LARGEST_SPACING = 1e6
+LARGEST_AFFINE = 1e9
+"""mm: so that no arithmetic on a geometry can overflow."""
 FACTORS = (1, 2, 4, 8)
 BASES = ("siren",)
 MODEL_KINDS = ("light", "srdensenet")
@@ -153,7 +156,7 @@ class VolumeHeader(Record):
             base=fields.take_choice("base", BASES),
             sr=_model_reference(fields),
             spacing=_spacing(fields),
-            affine=fields.take_floats("affine", 12),
+            affine=fields.take_floats("affine", 12, low=-LARGEST_AFFINE, high=LARGEST_AFFINE),
             slope=fields.take_floats("slope", 1, z),
             intercept=fields.take_floats("intercept", 1, z),
         )
@@ -178,7 +181,7 @@ def _factors(fields: Fields) -> tuple[int, int, int]:
 
 
 def _spacing(fields: Fields) -> tuple[float, float, float]:
-    z, y, x = fields.take_floats("spacing", 3, low=0.0)
+    z, y, x = fields.take_floats("spacing", 3, low=0.0, high=LARGEST_SPACING)
     if 0.0 in (z, y, x):
         raise fields.error("out-of-range", "spacing is zero")
     return z, y, x

@@ -15,9 +15,16 @@ from decoder_cases import ATTACKS, readme_lines
 
 import inrformat
 from inrformat.errors import InrError, ModelNotFoundError
+from inrformat.models.registry import default_model
 
 HERE = Path(__file__).parent
 VECTORS = HERE.parents[1] / "spec" / "vectors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    """The first model of a process makes torch import much of itself: not what is timed here."""
+    default_model()
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
