@@ -24,6 +24,10 @@ PROBE_STEPS, PROBE_SHARE = 80, 20
 """A probe takes one step for each 20 of the fit, and at least 80."""
 PROBE_EXPONENT = 0.8
 """The squared error falls about so with the number of steps; measured on a CT: 1.1 on its coarsest grid."""
+WORTHWHILE = 0.9
+"""A finer grid is taken where its error is expected to be less than this part of a coarser one's."""
+MOST_WORK = 1 << 39
+"""Multiply-adds to decode an LR grid, at most, where there is a choice: some seconds on two cores."""
 SAMPLE_SLABS, SAMPLE_SLICES = 3, 16
 
 
@@ -44,7 +48,7 @@ class Preset:
 PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="adam", noise=0.0)
 PRESETS = {
     "fast": Preset(FitSettings(steps=1200), 4000, 0.4),
-    "balanced": Preset(FitSettings(steps=5000), 8000, 0.5),
+    "balanced": Preset(FitSettings(steps=4000), 8000, 0.5),
     "best": Preset(FitSettings(steps=40_000), 16_000, 0.5),
     "paper": Preset(PAPER, 0, 0, factors=(4, 4, 4)),
 }
@@ -98,7 +102,10 @@ def choose_factors(
     of the network does on the LR grid. From the coarsest grid on, until a finer one does worse. `least_psnr`
     (dB): candidates whose downsampling alone loses more are left out, unless all do.
     """
+    work = parameter_count(settings.width, settings.depth)
     candidates = candidate_factors(data.shape)
+    quick = [k for k in candidates if work * math.prod(lr_shape(data.shape, k)) <= MOST_WORK]
+    candidates = quick or candidates[:1]
     losses = {k: resampling_loss(data, span, k, model, device) for k in candidates}
     if least_psnr is not None:
         allowed = [k for k in candidates if losses[k] < 10 ** (-least_psnr / 10)]
@@ -108,11 +115,11 @@ def choose_factors(
     probe = replace(settings, steps=steps, seconds=None, target_bytes=None)
     shrink = min(1.0, steps / settings.steps) ** PROBE_EXPONENT
     for factors in candidates if len(candidates) > 1 else []:
-        if losses[factors] >= least:
+        if losses[factors] >= WORTHWHILE * least:
             continue
         result = fit(normalised_grid(data, span, factors, device), probe, device, progress)
         error = losses[factors] + shrink * 10 ** (-result.history[-1][1] / 10)
-        if error >= least:
+        if error >= WORTHWHILE * least:
             break
         best, least = factors, error
     return best
