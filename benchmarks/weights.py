@@ -5,7 +5,7 @@
 One SIREN is fitted in float ("float32", 4 bytes a weight) and rounded after the fact, per tensor, to a fixed number
 of bits (stored raw). Then the same network is fitted with quantisation steps at several rates and coded as the format
 does: section SIRN, everything included. PSNR is on the low-resolution grid, peak = the volume's max - min; that of
-coded networks is of the exact integer decoder, that of the others of float32 inference.
+coded networks is of the exact integer decoder, and the last column is float32 inference of the same weights.
 """
 
 from __future__ import annotations
@@ -66,30 +66,32 @@ def main() -> None:
     lines = [
         f"{args.series}, factors ({args.factors}), {args.width}x{args.depth}, {count} parameters, {args.steps} steps",
         "",
-        "| weights | bytes | bits a weight | PSNR on the LR grid, dB |",
-        "| --- | ---: | ---: | ---: |",
+        "| weights | bytes | bits a weight | PSNR on the LR grid, dB | in float32 |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
 
-    def add(label: str, size: float, psnr: float) -> None:
-        lines.append(f"| {label} | {size:,.0f} | {8 * size / count:.2f} | {psnr:.2f} |")
+    def add(label: str, size: float, psnr: float, in_float: float) -> None:
+        lines.append(f"| {label} | {size:,.0f} | {8 * size / count:.2f} | {psnr:.2f} | {in_float:.3f} |")
         print(lines[-1], flush=True)
 
     fitted = train.fit(grid, replace(settings, noise=0.0), cpu).float_net
-    add("float32", 4 * count, float_psnr(fitted, grid))
+    psnr = float_psnr(fitted, grid)
+    add("float32", 4 * count, psnr, psnr)
     for bits in (16, 12, 10, 8, 7, 6):
-        add(
-            f"rounded after the fit, {bits} bits per tensor",
-            bits * count / 8,
-            float_psnr(naive(fitted, bits), grid),
-        )
+        psnr = float_psnr(naive(fitted, bits), grid)
+        add(f"rounded after the fit, {bits} bits per tensor", bits * count / 8, psnr, psnr)
     for noise in (0.06, 0.12, 0.25, 0.5, 1.0):
         result = train.fit(grid, replace(settings, noise=noise), cpu)
         section = network.pack(result.network)
         codes = Evaluator(network.unpack(section), grid.shape).codes()
-        add(f"this format, noise {noise:g}", len(section), decibels(codes / (1 << network.CODE_BITS), grid))
         steps = quantise.layer_steps(result.float_net, result.sensitivity, result.noise)
-        exactness = float_psnr(quantise.rounded(result.float_net, steps), grid)
-        lines[-1] += f" (float inference of the same weights: {exactness:.3f})"
+        in_float = float_psnr(quantise.rounded(result.float_net, steps), grid)
+        add(
+            f"this format, noise {noise:g}",
+            len(section),
+            decibels(codes / (1 << network.CODE_BITS), grid),
+            in_float,
+        )
     args.out.write_text("\n".join(lines) + "\n")
 
 
