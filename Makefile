@@ -31,7 +31,7 @@ lint: $(READY)  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## measure the real series in $INRFORMAT_DATA, into out/bench (about an hour on two cores)
+bench: $(READY)  ## measure the real series in $INRFORMAT_DATA, into out/bench (about a quarter of an hour on two cores)
 	$(BIN)/python benchmarks/real.py out/bench
 
 fuzz: $(READY)  ## throw damaged files at the decoder for ten minutes
