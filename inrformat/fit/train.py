@@ -16,7 +16,7 @@ from ..parallel import map_on_cores
 from . import quantise
 from .siren import FloatSiren, gradients, initialise, sensitivities
 
-EXACT_SHARE = 0.65
+FLOAT_SHARE = 0.65
 """The share of the steps that run in float; the rest sees the weights rounded."""
 HELD_VALUES = 1 << 26
 """Voxels of a grid that are kept on the device; of a larger one, each step's are sent there."""
@@ -106,7 +106,7 @@ def fit(
     smooth: Tensor | None = None  # stays on the device: reading it would make the device wait
     done, step = 0.0, 0
     while done < 1:
-        if run.steps is None and done >= EXACT_SHARE:
+        if run.steps is None and done >= FLOAT_SHARE:
             run.start_rounding()
         loss = run.step(step, done)
         step += 1
