@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import google_crc32c
 import msgpack
 import numpy as np
+import pytest
 import zstandard
 
 from inrformat.container import (
@@ -32,6 +35,7 @@ from inrformat.container import (
     records,
     unpack_metadata,
 )
+from inrformat.errors import InrError
 
 HUGE = 2**64 - 1
 Entry = list[Any]  # type, CRC-32C, offset, length, reserved
@@ -118,6 +122,18 @@ class Attack:
     what: str
     code: str
     run: Callable[[], object]
+
+
+def measured(attack: Attack) -> tuple[InrError, float, int]:
+    """The error that the attack ends in, its seconds, and the greatest number of bytes held meanwhile."""
+    tracemalloc.start()
+    began = time.perf_counter()
+    try:
+        with pytest.raises(InrError) as caught:
+            attack.run()
+        return caught.value, time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 ATTACKS: list[Attack] = []

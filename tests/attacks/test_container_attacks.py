@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import sys
-import time
-import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,10 @@ import pytest
 import inrformat
 from inrformat.container import CODES
 from inrformat.container.codes import LIMIT, UNSUPPORTED, fail
-from inrformat.errors import FormatError, InrError, LimitError, UnsupportedError
+from inrformat.errors import FormatError, LimitError, UnsupportedError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from container_cases import ATTACKS, VALID, Attack, read_all, readme_lines
+from container_cases import ATTACKS, VALID, Attack, measured, read_all, readme_lines
 
 PACKAGE = Path(inrformat.__file__).parent
 
@@ -24,15 +22,7 @@ PACKAGE = Path(inrformat.__file__).parent
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_attack(attack: Attack) -> None:
     """The right error, soon, and without allocating what the file asks for."""
-    tracemalloc.start()
-    began = time.perf_counter()
-    try:
-        with pytest.raises(InrError) as caught:
-            attack.run()
-        seconds, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    error = caught.value
+    error, seconds, peak = measured(attack)
     assert f"[{attack.code}" in str(error)
     assert isinstance(error, UnsupportedError if attack.code in UNSUPPORTED else FormatError)
     assert isinstance(error, LimitError) == (attack.code in LIMIT)

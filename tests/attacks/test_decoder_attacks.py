@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-import tracemalloc
 from pathlib import Path
 
 import pytest
-from container_cases import Attack
+from container_cases import Attack, measured
 from decoder_cases import ATTACKS, readme_lines
 
 import inrformat
-from inrformat.errors import InrError, ModelNotFoundError
+from inrformat.errors import ModelNotFoundError
 from inrformat.models.registry import default_model
 
 HERE = Path(__file__).parent
@@ -30,17 +28,10 @@ def warm() -> None:
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_decoder_attack(attack: Attack) -> None:
     """The right error, soon, and in bounded memory."""
-    tracemalloc.start()
-    began = time.perf_counter()
-    try:
-        with pytest.raises(InrError) as caught:
-            attack.run()
-        seconds, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    text = str(caught.value)
+    error, seconds, peak = measured(attack)
+    text = str(error)
     if attack.name == "model-unknown":
-        assert isinstance(caught.value, ModelNotFoundError) and attack.code in text
+        assert isinstance(error, ModelNotFoundError) and attack.code in text
     else:
         assert f"[{attack.code}" in text
     assert text.isprintable() and text.isascii() and len(text) < 400
