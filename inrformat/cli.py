@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PRESETS = ("fast", "balanced", "best", "paper")
 KINDS = ("light", "srdensenet")
+DAMAGED = ("raise", "fill")
 SUFFIX = ".inrv"
 INTERRUPTED = 130
 TRACEBACK = "INRFORMAT_TRACEBACK"
@@ -195,7 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--original", metavar="IN", help="decode, and check the recorded figures against IN")
     _source_options(verify)
     _device_option(verify)
-    _train_options(command("train-sr", "Train a super-resolution model on volumes of your own.", _train_sr))
+    _train_sr_options(command("train-sr", "Train a super-resolution model on your volumes.", _train_sr))
+    _train_options(command("train-context", "Train a context model on your volumes.", _train_context))
     demo = command("demo", "Encode and decode a generated head, and draw the result.", _demo)
     demo.add_argument("folder", type=Path, nargs="?", default=Path("inrformat-demo"), metavar="OUT_DIR")
     _device_option(demo)
@@ -210,8 +212,8 @@ def _encode_options(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--ratio", type=float, metavar="R", help="bytes of the voxels over bytes of the file")
     target.add_argument("--psnr", type=float, metavar="P", help="dB, with the volume's own range as peak")
-    target.add_argument("--max-error", type=float, metavar="E", help="not in this version")
-    target.add_argument("--lossless", action="store_true", help="not in this version")
+    target.add_argument("--max-error", type=float, metavar="E", help="of any voxel, in stored units")
+    target.add_argument("--lossless", action="store_true", help="every voxel exact")
     parser.add_argument("--preset", choices=PRESETS, default="fast", help="effort (default: fast)")
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="time for a fit, instead of the preset's steps"
@@ -226,6 +228,9 @@ def _encode_options(parser: argparse.ArgumentParser) -> None:
     )
     sr.add_argument("--no-sr", action="store_true", help="Lanczos alone")
     parser.add_argument("--embed-sr", action="store_true", help="store the model in the file")
+    parser.add_argument(
+        "--context-model", type=Path, metavar="FILE", help="a context model (.inrm) of your own, to embed"
+    )
     parser.add_argument("--fill", type=float, metavar="V", help="the value for NaN and infinity")
     _source_options(parser)
     parser.add_argument("--metadata", choices=("full", "essential"), default="full", help="of DICOM, to keep")
@@ -243,6 +248,22 @@ def _decode_options(parser: argparse.ArgumentParser) -> None:
         "--models", type=Path, action="append", default=[], metavar="DIR", help="of .inrm files"
     )
     parser.add_argument("--no-sr", action="store_true", help="Lanczos, even if the file names a model")
+    parser.add_argument(
+        "--damaged", choices=DAMAGED, default="raise", help="fill: put the preview where a brick is damaged"
+    )
+    _device_option(parser)
+
+
+def _train_sr_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kind", choices=KINDS, default="light", help="default: light")
+    parser.add_argument(
+        "--validate",
+        action="append",
+        default=[],
+        metavar="DATA",
+        help="measured at the end, never trained on",
+    )
+    _train_options(parser)
     _device_option(parser)
 
 
@@ -251,21 +272,12 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="MODEL", help="the .inrm file to write"
     )
-    parser.add_argument("--kind", choices=KINDS, default="light", help="default: light")
     parser.add_argument("--seconds", type=float, default=600.0, metavar="S", help="default: 600")
     parser.add_argument("--name", default="custom", help="of the model")
     parser.add_argument("--licence", default="LicenseRef-unknown", help="of the model, as an SPDX expression")
     parser.add_argument("--trained-on", default="not stated", metavar="TEXT", help="what the data is")
-    parser.add_argument(
-        "--validate",
-        action="append",
-        default=[],
-        metavar="DATA",
-        help="measured at the end, never trained on",
-    )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     _source_options(parser)
-    _device_option(parser)
 
 
 def _source_options(parser: argparse.ArgumentParser) -> None:
@@ -305,6 +317,11 @@ def _encode(options: argparse.Namespace) -> Report:
         from .models.registry import load_model
 
         model = load_model(options.sr_model)
+    context = None
+    if options.context_model is not None:
+        from .models.registry import load_context
+
+        context = load_context(options.context_model)
     began = time.monotonic()
     data = encode(
         _read(options.source, options, options.metadata),
@@ -316,6 +333,7 @@ def _encode(options: argparse.Namespace) -> Report:
         factors=options.factors,
         sr=None if options.no_sr else model or "auto",
         embed_sr=options.embed_sr,
+        context=context,
         seconds=options.seconds,
         seed=options.seed,
         fill=options.fill,
@@ -333,7 +351,13 @@ def _decode(options: argparse.Namespace) -> Report:
     from .io import write
 
     began = time.monotonic()
-    with File(options.source, device=options.device, models=options.models, use_sr=not options.no_sr) as file:
+    with File(
+        options.source,
+        device=options.device,
+        models=options.models,
+        use_sr=not options.no_sr,
+        damaged=options.damaged,
+    ) as file:
         volume = _level(file, options.level, options.region)
     write(volume, options.target)
     seconds = time.monotonic() - began
@@ -495,6 +519,43 @@ def _train_sr(options: argparse.Namespace) -> Report:
     lines[0] += f"squared error {last.loss:.3f} of Lanczos'"
     lines += [f"  {g['volume']}, factors {_by(g['factors'])}: {g['gain_db']:+.2f} dB" for g in gains]
     return document, "\n".join(lines)
+
+
+def _train_context(options: argparse.Namespace) -> Report:
+    _check_file(options.output, ".inrm")
+    import hashlib
+
+    from tqdm import tqdm
+
+    from .container.files import write_bytes
+    from .fit.context import TrainProgress, train_context
+    from .models.registry import pack_context
+
+    volumes = [_read(source, options, "essential") for source in options.sources]
+    last = TrainProgress(0, 0.0, 0.0)
+    with tqdm(
+        total=1.0, disable=None, leave=False, bar_format="{percentage:3.0f}% |{bar:30}| {postfix}"
+    ) as bar:
+
+        def report(at: TrainProgress) -> None:
+            nonlocal last
+            last = at
+            bar.set_postfix_str(f"step {at.step}, {at.bits:.3f} bits", refresh=False)
+            bar.update(at.done - bar.n)
+
+        model = train_context(volumes, seconds=options.seconds, seed=options.seed, progress=report)
+    data = pack_context(
+        model, name=options.name, version=1, licence=options.licence, trained_on=options.trained_on
+    )
+    write_bytes(options.output, data)
+    document = {
+        "output": str(options.output),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "name": options.name,
+        "steps": last.step,
+        "bits": last.bits,
+    }
+    return document, f"{options.output}: {last.step} steps, {last.bits:.3f} bits a voxel in training"
 
 
 def _demo(options: argparse.Namespace) -> Report:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import torch
 
     from .models.sr import SRModel
+    from .residual import Bricks
 
 LEVELS = ("preview", "full")
+DAMAGED = ("raise", "fill")
 SLAB_VOXELS = 1 << 25
 """Voxels at full size that are decoded at a time."""
 HELD_CODES = 1 << 27
@@ -43,6 +45,7 @@ def decode(
     device: str = "auto",
     tile: Sequence[int] = TILE,
     models: Sequence[str | os.PathLike[str]] = (),
+    damaged: str = "raise",
     limits: Limits = DEFAULT_LIMITS,
 ) -> Volume:
     """The volume in an .inrv file, given by its bytes or its path.
@@ -50,13 +53,15 @@ def decode(
     level   "full": the original's shape. "preview": the LR grid, exact on every machine.
     device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
     tile    LR voxels (z, y, x) that super-resolution works on at a time: it bounds the memory of a GPU.
-    models  folders to look for super-resolution models in, besides the shipped ones and $INRFORMAT_MODELS.
+    models  folders to look for models in, besides the shipped ones and $INRFORMAT_MODELS.
+    damaged what to do about a brick of a lossless or bounded file that is damaged: "raise", or "fill" it with
+            the base network's picture and name its box in the volume's metadata["damaged"].
 
     Raises FormatError, LimitError, UnsupportedError, ModelNotFoundError, InputError (no such file).
     """
     if level not in LEVELS:
         raise UsageError(f"unknown level {level!r}; there are {', '.join(LEVELS)}")
-    with File(source, device=device, tile=tile, models=models, limits=limits) as file:
+    with File(source, device=device, tile=tile, models=models, damaged=damaged, limits=limits) as file:
         return file.preview() if level == "preview" else file.full()
 
 
@@ -65,6 +70,7 @@ class File:
 
     shape      (z, y, x) at full size; `lr_shape` that of the preview.
     header, measured, provenance   the file's records; the latter two may be None.
+    damaged    "raise" or "fill": what to do about a damaged brick; see `decode`.
     use_sr     False: bring the LR grid to full size with Lanczos, even when the file names a model.
     model      the model that the file refers to, where the caller has it at hand.
     """
@@ -78,9 +84,14 @@ class File:
         tile: Sequence[int] = TILE,
         use_sr: bool = True,
         model: SRModel | None = None,
+        damaged: str = "raise",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        if damaged not in DAMAGED:
+            raise UsageError(f"damaged= is one of {', '.join(DAMAGED)}, not {damaged!r}")
         self.limits, self.tile, self.use_sr = limits, tuple(tile), use_sr
+        self._fill = damaged == "fill"
+        self._bricks: Bricks | None = None
         self._device_name, self._models = device, models
         self._evaluator: Any = None
         self._model = model
@@ -140,7 +151,8 @@ class File:
 
     def cut(self, box: Box) -> Volume:
         """A region at full size as a volume of its own: spacing, affine and slices' metadata fit it."""
-        whole = self._volume(np.broadcast_to(np.zeros((), self.dtype), self.shape))  # takes no memory
+        nothing = np.broadcast_to(np.zeros((), self.dtype), self.shape)  # takes no memory
+        whole = self._volume(nothing, lossy=not self.lossless)
         return replace(crop(whole, box), data=self.region(box))
 
     def full(self) -> Volume:
@@ -149,13 +161,13 @@ class File:
         out = np.empty(self.shape, self.dtype)
         for a, b, slab in self.slabs():
             out[a:b] = slab
-        return self._volume(out)
+        return self._volume(out, lossy=not self.lossless)
 
     def slabs(self) -> Iterator[tuple[int, int, Array]]:
         """(z0, z1, voxels) from the first slice to the last: the whole volume in bounded memory."""
         z, y, x = self.shape
         self._prepare()
-        if self._codes is None and np.prod(self.lr_shape, dtype=object) <= HELD_CODES:
+        if self.bricks is None and self._codes is None and np.prod(self.lr_shape, dtype=object) <= HELD_CODES:
             self._codes = self.evaluator.codes().cpu()
         return self._slabs(((0, z), (0, y), (0, x)))
 
@@ -163,6 +175,7 @@ class File:
         """Refuse a network or a model that is missing, broken or too large before anything is made of it."""
         self.evaluator  # noqa: B018
         self.model  # noqa: B018
+        self.bricks  # noqa: B018
 
     def preview(self) -> Volume:
         """The LR grid in stored values, and its own spacing and affine: the same bytes on every machine."""
@@ -233,6 +246,27 @@ class File:
             self._model = model.to(self.device)
         return self._model
 
+    @property
+    def bounded(self) -> bool:
+        """Whether bricks bring the full level within a bound of the original."""
+        return self._reader.has("LATT")
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the full level is the original; FormatError if the file's parts do not say."""
+        return self.bricks is not None and self.bricks.header.error == 0 and self.dtype.kind != "f"
+
+    @property
+    def bricks(self) -> Bricks | None:
+        """The bricks of a lossless or bounded file, read and checked on first use; None: it has none."""
+        if self._bricks is None and self.bounded:
+            from .residual import Bricks
+
+            self._bricks = Bricks.open(
+                self._reader, self.header, self.dtype, self.device, self._models, self.limits
+            )
+        return self._bricks
+
     def _check_effort(self, model: SRModel) -> None:
         """LimitError when the model takes more work or memory than the limits allow."""
         work = sum(p.numel() for p in model.parameters()) * math.prod(self.lr_shape)
@@ -268,13 +302,16 @@ class File:
     def _record(self, section: str, kind: Any) -> Any:
         return kind.unpack(self._reader.read(section), self.limits) if self._reader.has(section) else None
 
-    def _volume(self, data: Array) -> Volume:
+    def _volume(self, data: Array, *, lossy: bool = True) -> Volume:
         header, metadata = self.header, self.metadata
         measured = self.measured
-        metadata["lossy"] = {
-            "ratio": self.raw_bytes / self._reader.layout.file_length,
-            **({"psnr": measured.psnr} if measured and measured.psnr is not None else {}),
-        }
+        if lossy:
+            metadata["lossy"] = {
+                "ratio": self.raw_bytes / self._reader.layout.file_length,
+                **({"psnr": measured.psnr} if measured and measured.psnr is not None else {}),
+            }
+        if self._bricks is not None and self._bricks.damaged:
+            metadata["damaged"] = [[list(ends) for ends in box] for box in self._bricks.damaged]
         return Volume(
             data,
             spacing=header.spacing,
@@ -296,6 +333,11 @@ class File:
 
     def _slabs(self, box: Box) -> Iterator[tuple[int, int, Array]]:
         (z0, z1), y, x = box
+        if self.bricks is not None:
+            for a, b in self.bricks.layers((z0, z1), SLAB_VOXELS // ((y[1] - y[0]) * (x[1] - x[0]))):
+                fill = self._decode_slab if self._fill else None
+                yield a, b, self.bricks.region(((a, b), y, x), fill=fill)
+            return
         fz = self.header.factors[0]
         rows, tile = SLAB_VOXELS // ((y[1] - y[0]) * (x[1] - x[0])), self.tile[0] * fz
         step = rows // tile * tile or max(fz, rows // fz * fz)  # whole tiles, at best

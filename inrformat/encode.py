@@ -15,6 +15,7 @@ from .container import layout
 from .container.headers import (
     FACTORS,
     LARGEST_AFFINE,
+    LARGEST_ERROR,
     LARGEST_SPACING,
     LONGEST_AXIS,
     Measured,
@@ -25,7 +26,7 @@ from .container.headers import (
 from .container.limits import DEFAULT_LIMITS
 from .container.metadata import pack_metadata
 from .decode import File, resolve_device
-from .errors import EncodeError, InputError, UnsupportedError, UsageError
+from .errors import EncodeError, InputError, UsageError
 from .metrics import Comparison
 from .metrics import psnr as decibels
 from .progress import Bar
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from .fit.train import FitResult
+    from .models.context import ContextModel
     from .models.sr import SRModel
 
 Shape = tuple[int, int, int]
@@ -50,6 +52,13 @@ DECIBELS_PER_DOUBLING = 2.0
 OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
 SAMPLE_SLABS = 4
+SKETCH_VOXELS = 1 << 18
+"""A lossless or bounded file of fewer voxels has no base network to speak of."""
+SKETCH_BYTES, SKETCH_RATIO = 4000, 2000
+"""Bytes of such a file's base network, at most; and the raw bytes over them, at least."""
+SKETCH_STEPS = 300
+TUNED_VOXELS = 1 << 19
+"""Smaller volumes take the context model as it is."""
 
 
 def encode(
@@ -63,6 +72,7 @@ def encode(
     factors: tuple[int, int, int] | None = None,
     sr: SRModel | str | None = "auto",
     embed_sr: bool = False,
+    context: ContextModel | None = None,
     seconds: float | None = None,
     seed: int = 0,
     fill: float | None = None,
@@ -74,12 +84,15 @@ def encode(
     volume   array or tensor (z, y, x), or `Volume`. Integers of up to 16 bits, or float32.
     ratio    bytes of the stored values over bytes of the file, reached to within 5%.
     psnr     dB over the whole volume with its own max - min as peak, reached to within 0.2 dB.
-             At most one of the two; with neither, the preset chooses the bytes.
-    max_error, lossless   reserved; refused in this version.
+             max_error  the greatest difference of a decoded voxel from the original, in stored units.
+    lossless every voxel exact; integers only.
+             At most one of the four; with none, the preset chooses the bytes.
     preset   "fast", "balanced", "best", or "paper" (its network, optimiser and factors).
     factors  how much smaller the LR grid is along (z, y, x), of 1, 2 and 4; default: measured and chosen.
     sr       "auto": the shipped super-resolution model. A model, or None. Used only where it beats Lanczos.
     embed_sr store the model in the file, so that it needs nothing else.
+    context  the context model of lossless and bounded files; None: the shipped one. One of your own is stored
+             in the file.
     seconds  time for the fit, instead of the preset's number of steps (then two runs differ).
     seed     same seed, device and versions: same bytes.
     fill     the value that NaN and infinity are replaced with; None: they are refused.
@@ -89,11 +102,10 @@ def encode(
     Raises InputError (the volume), UsageError (the call), EncodeError (a target that was not reached, with
     the best that was).
     """
-    if max_error is not None or lossless:
-        raise UnsupportedError("max_error= and lossless= are not in this version: ratio= and psnr= are")
-    if ratio is not None and psnr is not None:
-        raise UsageError("ratio= and psnr= exclude each other")
-    for name, value in (("ratio", ratio), ("psnr", psnr), ("seconds", seconds)):
+    if sum(target is not None for target in (ratio, psnr, max_error)) + lossless > 1:
+        raise UsageError("ratio=, psnr=, max_error= and lossless= exclude each other")
+    targets = ("ratio", ratio), ("psnr", psnr), ("max_error", max_error), ("seconds", seconds)
+    for name, value in targets:
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"{name}= is a positive number, not {value}")
     job = _Job(_prepare(volume, fill), preset, sr, embed_sr, seconds, seed, resolve_device(device))
@@ -103,6 +115,8 @@ def encode(
             return _reach_psnr(job, psnr, factors, bar)
         if ratio is not None:
             return _reach_ratio(job, ratio, factors, bar)
+        if max_error is not None or lossless:
+            return _reach_bound(job, max_error or 0.0, context, factors, bar)
         size = job.preset.default_bytes(job.volume.data.size) or None
         return job.finish(job.fit(size, factors, bar), None, bar)
 
@@ -169,6 +183,7 @@ class _Job:
                 raise UsageError(f"sr= is a model, None or 'auto', not {sr!r}")
             sr = registry.default_model()
         self.model = sr.to(device) if sr is not None else None
+        self.bricks: list[tuple[str, bytes]] = []
 
     def fit(
         self, size: float | None, factors: Shape | None, bar: Bar, least_psnr: float | None = None
@@ -193,10 +208,22 @@ class _Job:
             grid = plan.normalised_grid(data, span, factors, self.device)
             return _Attempt(factors, train.fit(grid, settings, self.device, report))
 
+    def sketch(self, factors: Shape | None, bar: Bar) -> _Attempt:
+        """A small network for the preview of a volume whose bricks hold the rest: quickly made, few bytes."""
+        data = self.volume.data
+        if data.size < SKETCH_VOXELS:
+            from .fit.train import flat
+
+            return _Attempt((1, 1, 1), flat())
+        coarse = factors or _check_factors((FACTORS[2],) * 3, self.volume.shape)
+        self.settings = replace(self.settings, steps=min(self.settings.steps, SKETCH_STEPS), depth=3)
+        size = min(SKETCH_BYTES, data.nbytes / SKETCH_RATIO)
+        return self.fit(size, coarse, bar)
+
     def finish(self, attempt: _Attempt, promise: Promise | None, bar: Bar) -> bytes:
         """The file, after it was decoded and measured. EncodeError where it does not keep the promise."""
         with bar.stage("verifying"):
-            model = self.supported_model(attempt)
+            model = None if self.bricks else self.supported_model(attempt)
             measured = self.measure(attempt, model, promise)
             if model is not None and (measured.psnr or math.inf) <= (measured.psnr_lanczos or math.inf):
                 model = None
@@ -228,6 +255,7 @@ class _Job:
             steps=fit.steps,
         )
         sections = [("HEAD", header.pack()), (base_network.SECTION, base_network.pack(fit.network))]
+        sections += self.bricks
         if model is not None and self.embed_sr:
             sections.append(("SRMD", model.file or b""))
         metadata = {key: value for key, value in volume.metadata.items() if key != "lossy"}
@@ -235,7 +263,8 @@ class _Job:
             sections.append(("meta", pack_metadata(metadata)))
         if measured is not None:
             sections.append(("meas", measured.pack()))
-        sections.append(("prov", provenance.pack()))
+        if fit.steps or not self.bricks:  # of a file that is nothing but bricks there is nothing to tell
+            sections.append(("prov", provenance.pack()))
         return layout.build(sections)
 
     def open(self, attempt: _Attempt, model: SRModel | None) -> File:
@@ -272,7 +301,7 @@ class _Job:
             for z0, z1, slab in file.slabs():
                 result.add(z0, data[z0:z1], slab)
             lr_psnr = self.lr_psnr(file)
-        lanczos = result.psnr
+        lanczos = result.psnr if not self.bricks else None
         if model is not None:
             lanczos = decibels(self.squared_error(attempt, None), result.peak)
         return Measured(
@@ -407,6 +436,33 @@ def _coarsened(job: _Job, attempt: _Attempt, target: float) -> _Attempt:
     return best
 
 
+def _reach_bound(
+    job: _Job, bound: float, context: ContextModel | None, factors: Shape | None, bar: Bar
+) -> bytes:
+    """A file of which no voxel differs by more than `bound`; 0: lossless."""
+    from . import residual
+    from .coding.levels import Levels
+    from .fit.context import tune
+    from .models.registry import default_context
+
+    data = job.volume.data
+    if data.dtype.kind == "f":
+        if bound == 0.0:
+            raise InputError("lossless= is for integers of up to 16 bits; for float32 there is max_error=")
+        levels = Levels.of_floats(data, bound)
+    else:
+        levels = Levels.of_integers(data, int(min(bound, LARGEST_ERROR)))
+    attempt = job.sketch(factors, bar)
+    model, tuned = context or default_context(), None
+    if data.size >= TUNED_VOXELS:
+        with bar.stage("tuning"):
+            tuned = tune(model, job.volume, levels, job.settings.seed)
+    with bar.stage("coding"):
+        embed = context is not None
+        job.bricks = residual.write(job.volume, levels, model, job.device, bar.set, tuned=tuned, embed=embed)
+    return job.finish(attempt, Promise("max_error", bound), bar)
+
+
 def _check_promise(promise: Promise | None, measured: Measured, ratio: float) -> None:
     """EncodeError unless the target was reached."""
     if promise is None:
@@ -414,6 +470,8 @@ def _check_promise(promise: Promise | None, measured: Measured, ratio: float) ->
     value = promise.value
     if promise.kind == "ratio" and abs(ratio / value - 1) > RATIO_TOLERANCE:
         raise EncodeError(f"a ratio of {value:g} was not reached; the best was {ratio:.4g}")
+    if promise.kind == "max_error" and measured.max_error > value:
+        raise EncodeError(f"an error of {value:g} was not kept; the greatest was {measured.max_error:g}")
     if promise.kind == "psnr":
         reached = math.inf if measured.psnr is None else measured.psnr
         if not value - 0.01 <= reached <= value + PSNR_TOLERANCE:

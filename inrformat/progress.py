@@ -37,14 +37,15 @@ class Bar:
         """A named part of the work; call what it yields to move the bar."""
         self._bar.set_description_str(name, refresh=False)
         self._bar.set_postfix_str("", refresh=False)
-        self._set(0.0)
+        self.set(0.0)
 
         def report(at: FitProgress) -> None:
             self._bar.set_postfix_str(f"{at.psnr:.2f} dB, {at.seconds_left:.0f} s left", refresh=False)
-            self._set(at.step / at.steps)
+            self.set(at.step / at.steps)
 
         yield report
 
-    def _set(self, part: float) -> None:
+    def set(self, part: float) -> None:
+        """The share of the stage that is done."""
         self._bar.n = min(part, 1.0)
         self._bar.refresh()

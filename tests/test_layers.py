@@ -16,6 +16,7 @@ LAYERS = (
     "inspect train_sr",
     "encode",
     "fit decode",
+    "residual",
     "models progress",
     "coding io",
     "container resample metrics phantom region parallel",

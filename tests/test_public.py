@@ -164,8 +164,9 @@ def test_a_model_in_the_file(head):
         (errors.UsageError, {"factors": (1, 2, 3)}),
         (errors.UsageError, {"sr": "magic"}),
         (errors.UsageError, {"device": "abacus"}),
-        (errors.UnsupportedError, {"lossless": True}),
-        (errors.UnsupportedError, {"max_error": 1}),
+        (errors.UsageError, {"lossless": True, "ratio": 4}),
+        (errors.UsageError, {"lossless": True, "max_error": 1}),
+        (errors.UsageError, {"max_error": -1}),
         (errors.EncodeError, {"ratio": 1e6}),
     ],
 )

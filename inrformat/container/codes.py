@@ -46,7 +46,7 @@ FORMAT: dict[str, str] = {
     "duplicate-tensor": "No two tensors of a model have the same name.",
     "tensor-size-mismatch": "The tensors of a model fill its TENS section exactly.",
     "weight-not-finite": "Every weight of a model is finite.",
-    "model-hash-mismatch": "A super-resolution model has the SHA-256 that the volume's header names.",
+    "model-hash-mismatch": "A model has the SHA-256 that the volume names.",
     # metadata.py
     "metadata-bad-frame": "Source metadata is exactly one whole Zstandard frame, without a dictionary.",
     "metadata-no-size": "The Zstandard frame of source metadata declares its content size.",
@@ -57,6 +57,8 @@ FORMAT: dict[str, str] = {
     "padding-not-zero": "The bits that fill up a last byte are zero.",
     "model-mismatch": "The super-resolution model of a volume does the volume's factors.",
     "network-truncated": "Section SIRN holds its record, and the codes that the record announces.",
+    "bad-index": "The index of the bricks has an entry for each, and their lengths fill section BRIX.",
+    "damaged-brick": "A brick's CRC-32C matches its bytes, and its code is whole.",
     "network-overflow": "No product of the base network can reach 2^52.",
 }
 """FormatError: the file breaks a rule."""
@@ -73,6 +75,7 @@ LIMIT: dict[str, str] = {
     "model-too-large": "A model's tensors have at most Limits.max_model_bytes bytes.",
     "too-many-layers": "A network has at most Limits.max_layers layers.",
     "too-much-work": "Evaluating a network or a model takes at most Limits.max_work multiply-adds.",
+    "brick-too-large": "A brick of the lattice has at most Limits.max_brick_voxels voxels.",
     "too-much-memory": "A layer of a model makes at most Limits.max_activations numbers at a time.",
 }
 """LimitError: the file asks for more than the caller's `Limits` allow."""

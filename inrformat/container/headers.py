@@ -22,10 +22,15 @@ from .codes import fail
 from .fields import NAME, Fields
 from .limits import DEFAULT_LIMITS, Limits
 
-VOLUME_CRITICAL = ("HEAD", "SIRN", "SRMD")
+VOLUME_CRITICAL = ("HEAD", "SIRN", "SRMD", "LATT", "CTXM", "TUNE", "BIDX", "BRIX")
 """Critical sections of a volume that this chapter of the specification knows."""
 MODEL_CRITICAL = ("MODL", "TENS")
-"""Critical sections of a super-resolution model."""
+"""Critical sections of a model."""
+
+LARGEST_LEVEL = 65535
+LARGEST_ERROR = 32767
+MOST_SPLITS = 5
+"""How often the lattice of a brick is split along one axis, at the most."""
 
 LONGEST_AXIS = 65536
 LARGEST_SPACING = 1e6
@@ -33,7 +38,7 @@ LARGEST_AFFINE = 1e9
 """mm: so that no arithmetic on a geometry can overflow."""
 FACTORS = (1, 2, 4, 8)
 BASES = ("siren",)
-MODEL_KINDS = ("light", "srdensenet")
+MODEL_KINDS = ("light", "srdensenet", "context")
 PROMISES = ("ratio", "psnr", "max_error")
 VALUES: dict[str, tuple[float, float]] = {
     "u1": (0.0, 255.0),
@@ -75,11 +80,15 @@ class Record(ABC):
 
 @dataclass(frozen=True)
 class ModelReference:
-    """Which super-resolution model a volume needs: told by its hash, never fetched by its name."""
+    """Which model a volume needs: told by its hash, never fetched by its name."""
 
     name: str
     version: int
     sha256: bytes
+
+    def to_record(self) -> dict[str, Any]:
+        """The reference as `records.pack` takes it."""
+        return {"name": self.name, "version": int(self.version), "sha256": self.sha256}
 
     def check(self, model: bytes) -> None:
         """FormatError unless these are the bytes of the model's file."""
@@ -132,7 +141,7 @@ class VolumeHeader(Record):
             "range": [float(v) for v in self.range],
             "factors": [int(f) for f in self.factors],
             "base": self.base,
-            "sr": None if sr is None else {"name": sr.name, "version": int(sr.version), "sha256": sr.sha256},
+            "sr": None if sr is None else sr.to_record(),
             "spacing": [float(v) for v in self.spacing],
             "affine": [float(v) for v in self.affine],
             "slope": [float(v) for v in self.slope],
@@ -154,7 +163,7 @@ class VolumeHeader(Record):
             range=_value_range(fields, dtype),
             factors=_factors(fields),
             base=fields.take_choice("base", BASES),
-            sr=_model_reference(fields),
+            sr=_model_reference(fields, "sr"),
             spacing=_spacing(fields),
             affine=fields.take_floats("affine", 12, low=-LARGEST_AFFINE, high=LARGEST_AFFINE),
             slope=fields.take_floats("slope", 1, z),
@@ -187,8 +196,8 @@ def _spacing(fields: Fields) -> tuple[float, float, float]:
     return z, y, x
 
 
-def _model_reference(fields: Fields) -> ModelReference | None:
-    record = fields.take("sr")
+def _model_reference(fields: Fields, key: str) -> ModelReference | None:
+    record = fields.take(key)
     if record is None:
         return None
     inner = Fields(record, fields.section)
@@ -199,6 +208,110 @@ def _model_reference(fields: Fields) -> ModelReference | None:
     )
     inner.done()
     return reference
+
+
+@dataclass(frozen=True)
+class LatticeHeader(Record):
+    """LATT: how the bricks bring the volume within a bound of the original, or to it.
+
+    error     levels by which a decoded level differs from the original's, at most; 0: none differs.
+    values    ascending runs (first, stride, count) of stored values: level k is the k-th. None: `grid`.
+    grid      level k is origin + k * pitch; for float volumes.
+    order     the axes (0 z, 1 y, 2 x) that a brick's lattice is split along, from coarse to fine.
+    bricks    into how many nearly equal parts each axis (z, y, x) is cut.
+    model     the context model.
+    """
+
+    SECTION = "LATT"
+
+    error: int
+    values: tuple[tuple[int, int, int], ...] | None
+    grid: tuple[float, float] | None
+    greatest: int
+    order: tuple[int, ...]
+    bricks: tuple[int, int, int]
+    model: ModelReference
+
+    @property
+    def step(self) -> int:
+        """Levels between the values that a residual can take."""
+        return 2 * self.error + 1
+
+    def to_record(self) -> dict[str, Any]:
+        """See `Record`."""
+        return {
+            "error": int(self.error),
+            "values": None if self.values is None else [[int(n) for n in run] for run in self.values],
+            "grid": None if self.grid is None else [float(v) for v in self.grid],
+            "greatest": int(self.greatest),
+            "order": [int(axis) for axis in self.order],
+            "bricks": [int(n) for n in self.bricks],
+            "model": self.model.to_record(),
+        }
+
+    @classmethod
+    def from_record(cls, record: Any, limits: Limits = DEFAULT_LIMITS) -> LatticeHeader:
+        """See `Record`."""
+        fields = Fields(record, cls.SECTION)
+        greatest = fields.take_int("greatest", 0, LARGEST_LEVEL)
+        error = fields.take_int("error", 0, LARGEST_ERROR)
+        values = _runs(fields, greatest)
+        grid = fields.take("grid")
+        if (values is None) == (grid is None):
+            raise fields.error("out-of-range", "levels have values or a grid, one of them")
+        if error and values is not None and (len(values) > 1 or values[0][1] != 1):
+            raise fields.error("out-of-range", "a bound needs levels that are one apart")
+        if grid is not None:
+            again = Fields({"grid": grid}, cls.SECTION)
+            origin, pitch = again.take_floats("grid", 2)
+            if pitch <= 0 or not math.isfinite(origin + greatest * pitch):
+                raise fields.error("out-of-range", f"the pitch {pitch} is not positive, or too large")
+            grid = (origin, pitch)
+        order = tuple(
+            fields.int_of("order", axis, 0, 2) for axis in fields.take_list("order", 0, 3 * MOST_SPLITS)
+        )
+        if max(order.count(axis) for axis in range(3)) > MOST_SPLITS:
+            raise fields.error("out-of-range", f"an axis is split more than {MOST_SPLITS} times")
+        z, y, x = fields.take_ints("bricks", 3, 1, LONGEST_AXIS)
+        model = _model_reference(fields, "model")
+        if model is None:
+            raise fields.error("bad-type", "the context model is not named")
+        fields.done()
+        return cls(error, values, grid, greatest, order, (z, y, x), model)
+
+    def check(self, header: VolumeHeader, limits: Limits = DEFAULT_LIMITS) -> None:
+        """FormatError unless levels and bricks are of such a volume; LimitError for too large a brick."""
+        fields = Fields({}, self.SECTION)
+        if (header.dtype == "f4") != (self.grid is not None):
+            raise fields.error("out-of-range", "a grid is for float volumes, values are for the others")
+        if self.values is not None:
+            first, (last, stride, count) = self.values[0][0], self.values[-1]
+            if (first, last + stride * (count - 1)) != header.range:
+                raise fields.error("out-of-range", "the levels' values do not span the volume's range")
+        if any(k > n for k, n in zip(self.bricks, header.shape, strict=True)):
+            raise fields.error("out-of-range", "there are more bricks than voxels along an axis")
+        largest = math.prod(-(-n // k) for n, k in zip(header.shape, self.bricks, strict=True))
+        if largest > limits.max_brick_voxels:
+            message = f"a brick of {largest} voxels, at most {limits.max_brick_voxels} are allowed"
+            raise fields.error("brick-too-large", message)
+
+
+def _runs(fields: Fields, greatest: int) -> tuple[tuple[int, int, int], ...] | None:
+    """The runs of values: ascending, and as many values as there are levels."""
+    if (entries := fields.take("values")) is None:
+        return None
+    runs, least, total = [], -32768, 0
+    again = Fields({"values": entries}, fields.section)
+    for entry in again.take_list("values", 1, LARGEST_LEVEL + 1):
+        first, stride, count = Fields({"run": entry}, fields.section).take_ints("run", 3, -32768, 65536)
+        last = first + stride * (count - 1)
+        if first < least or stride < 1 or count < 1 or last > LARGEST_LEVEL:
+            raise fields.error("out-of-range", "the runs of values do not ascend, or leave 16 bits")
+        runs.append((first, stride, count))
+        least, total = last + 1, total + count
+    if total != greatest + 1:
+        raise fields.error("out-of-range", f"{total} values for {greatest + 1} levels")
+    return tuple(runs)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Super-resolution models as files (.inrm): saved, loaded, found by their SHA-256. Nothing is ever fetched.
+"""Models as files (.inrm): saved, loaded, found by their SHA-256. Nothing is ever fetched.
 
 A model file is a container with two sections: MODL, which names the network, its numbers and its tensors,
 and TENS, the tensors' raw values. There is no pickle in it. The SHA-256 of the file's bytes is what a
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..container import layout
@@ -21,6 +22,7 @@ from ..container.files import write_bytes
 from ..container.headers import MODEL_CRITICAL, ModelHeader, ModelReference, pack_tensors
 from ..container.limits import DEFAULT_LIMITS, Limits
 from ..errors import InputError, LimitError, ModelNotFoundError, UsageError
+from .context import ContextModel, check_weights
 from .light import LightSR
 from .sr import SRModel
 from .srdensenet import SRDenseNet
@@ -28,6 +30,8 @@ from .srdensenet import SRDenseNet
 KINDS: Mapping[str, type[SRModel]] = {kind.kind: kind for kind in (LightSR, SRDenseNet)}
 SHIPPED = Path(__file__).parent / "weights"
 DEFAULT = "light-1.inrm"
+DEFAULT_CONTEXT = "context-1.inrm"
+CONTEXT = "context"
 SUFFIX = ".inrm"
 FOLDERS = "INRFORMAT_MODELS"
 """The environment variable that names further folders with models, separated as in PATH."""
@@ -75,30 +79,55 @@ def save_model(
 
 
 def load_model(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> SRModel:
-    """The model in a file, given by its bytes or its path: on the CPU, in eval mode, float32.
+    """The super-resolution model in a file, given by its bytes or path: on the CPU, in eval mode, float32.
 
     Every checksum, the config's bounds and the shape of every tensor are checked before the network takes
     memory. Raises FormatError, LimitError, UnsupportedError and InputError (the file cannot be read).
     """
-    data = source if isinstance(source, bytes) else _read(Path(source), limits)
-    with layout.Reader(data, limits) as reader:
-        if reader.kind != "model":
-            raise fail("bad-first-section", "this is a volume, not a model", section="HEAD")
-        reader.check_known(MODEL_CRITICAL)
-        reader.check_all()
-        header = ModelHeader.unpack(reader.read("MODL"), limits)
-        model = _empty(header)
-        arrays = header.read_tensors(reader.read("TENS"))
+    data, header, arrays = _open(source, limits)
+    if header.kind not in KINDS:
+        raise fail("model-mismatch", f"a {header.kind} model does no super-resolution", section="MODL")
+    model = _empty(header)
     weights = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
     model.load_state_dict(weights, assign=True)
     model.header, model.file = header, data
     return model.eval().requires_grad_(False)
 
 
+def pack_context(model: ContextModel, *, name: str, version: int, licence: str, trained_on: str) -> bytes:
+    """The bytes of a context model's file: whole numbers, which float16 holds exactly."""
+    tensors, body = pack_tensors({key: value.astype(np.float16) for key, value in model.weights.items()})
+    header = ModelHeader(name, version, CONTEXT, {}, licence, trained_on, tensors)
+    return layout.build([("MODL", header.pack()), ("TENS", body)])
+
+
+def load_context(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> ContextModel:
+    """The context model in a file, given by its bytes or path; raises what `load_model` does."""
+    data, header, arrays = _open(source, limits)
+    if header.kind != CONTEXT or header.config:
+        raise fail("model-mismatch", f"a {header.kind} model is no context model", section="MODL")
+    if any((a != np.rint(a)).any() for a in arrays.values()):
+        raise fail("out-of-range", "a weight is not a whole number", section="TENS")
+    if any(np.abs(a).max() > np.iinfo(np.int16).max for a in arrays.values()):
+        raise fail("out-of-range", "weights are too large to be exact", section="TENS")
+    weights = {name: a.astype(np.int16) for name, a in arrays.items()}
+    check_weights(weights)
+    model = ContextModel(weights)
+    model.header, model.file = header, data
+    return model
+
+
 def find_model(
     reference: ModelReference, search: Sequence[str | os.PathLike[str]] = (), limits: Limits = DEFAULT_LIMITS
 ) -> SRModel:
-    """The model with this SHA-256: one of those shipped, or in a folder of `search` or of $INRFORMAT_MODELS.
+    """The super-resolution model with this SHA-256; see `find`."""
+    return load_model(find(reference, search, limits), limits)
+
+
+def find(
+    reference: ModelReference, search: Sequence[str | os.PathLike[str]] = (), limits: Limits = DEFAULT_LIMITS
+) -> bytes:
+    """The model file with this SHA-256: a shipped one, or one in a folder of `search` or $INRFORMAT_MODELS.
 
     Raises ModelNotFoundError, which says what to look for.
     """
@@ -110,16 +139,35 @@ def find_model(
             except (InputError, LimitError):
                 continue  # one file that cannot be read does not hide the others
             if hashlib.sha256(data).digest() == reference.sha256:
-                return load_model(data, limits)
+                return data
     raise ModelNotFoundError(
-        f"the super-resolution model {reference.name} {reference.version} is not here "
+        f"the model {reference.name} {reference.version} is not here "
         f"(SHA-256 {reference.sha256.hex()}); put its {SUFFIX} file into a folder named by ${FOLDERS}"
     )
 
 
 def default_model() -> SRModel:
-    """The light model that is shipped."""
+    """The light super-resolution model that is shipped."""
     return load_model(SHIPPED / DEFAULT)
+
+
+def default_context() -> ContextModel:
+    """The context model that is shipped."""
+    return load_context(SHIPPED / DEFAULT_CONTEXT)
+
+
+def _open(
+    source: bytes | str | os.PathLike[str], limits: Limits
+) -> tuple[bytes, ModelHeader, dict[str, npt.NDArray[np.generic]]]:
+    """The bytes, the header and the tensors of a model file, all checked."""
+    data = source if isinstance(source, bytes) else _read(Path(source), limits)
+    with layout.Reader(data, limits) as reader:
+        if reader.kind != "model":
+            raise fail("bad-first-section", "this is a volume, not a model", section="HEAD")
+        reader.check_known(MODEL_CRITICAL)
+        reader.check_all()
+        header = ModelHeader.unpack(reader.read("MODL"), limits)
+        return data, header, header.read_tensors(reader.read("TENS"))
 
 
 def _empty(header: ModelHeader) -> SRModel:

@@ -1,0 +1,104 @@
+"""Interleaved rANS over the mixtures, for many bricks at once (spec, "Bricks"; Duda 2013, Giesen 2014).
+
+Symbol i of a class belongs to lane i mod L of its brick. A lane's state is an integer in [2^16, 2^32) and
+lives through all classes; states are renormalised by 16-bit words, which all lanes of a brick take from one
+sequence, in symbol order. Every step is one vector operation over the lanes of all bricks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from . import mixtures
+from .mixtures import COLUMNS, PRECISION, TOTAL
+
+LOW = 1 << 16
+"""The least state of a lane, and its state before the first symbol is pushed."""
+WORD = 16
+MOST_LANES = 256
+
+
+def lanes_for(voxels: int) -> int:
+    """L: one lane for every 4096 voxels of a brick, at least 1 and at most 256."""
+    return max(1, min(MOST_LANES, voxels >> 12))
+
+
+@cache
+def _bank(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(frequencies, starts, edges) of every (row, column), flat; edges: as if all rows were one."""
+    frequencies = torch.from_numpy(mixtures.frequencies().astype("int64")).to(device)
+    starts = torch.from_numpy(mixtures.starts()).to(device)
+    edges = starts + torch.arange(len(starts), device=device)[:, None] * TOTAL
+    return frequencies.view(-1), starts.view(-1), edges.view(-1).int()
+
+
+def encode(
+    classes: list[tuple[torch.Tensor, torch.Tensor]], lanes: int
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The code of bricks' symbols: (bricks, lanes) final states, and each brick's words in reading order.
+
+    classes   (tables, columns), each (bricks, n) int64, in the order in which they are decoded.
+    """
+    tables, _ = classes[0]
+    bricks, device = len(tables), tables.device
+    frequencies, starts, _ = _bank(device)
+    states = torch.full((bricks, lanes), LOW, dtype=torch.int64, device=device)
+    spilled: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for tables, columns in reversed(classes):
+        flat = tables * COLUMNS + columns
+        f, c = frequencies[flat], starts[flat]
+        n = flat.shape[1]
+        for first in range((n - 1) // lanes * lanes, -1, -lanes):
+            part = slice(first, min(first + lanes, n))
+            x, fs = states[:, : part.stop - part.start], f[:, part]
+            spill = x >= fs << 32 - PRECISION
+            spilled.append(((x & 0xFFFF).int(), spill))
+            x = torch.where(spill, x >> WORD, x)
+            quotient = x // fs
+            states[:, : x.shape[1]] = (quotient << PRECISION) + (x - quotient * fs) + c[:, part]
+    words = torch.cat([w for w, _ in reversed(spilled)], dim=1)
+    mask = torch.cat([s for _, s in reversed(spilled)], dim=1)
+    return states, [w[m] for w, m in zip(words, mask, strict=True)]
+
+
+class Decoder:
+    """Takes symbols class by class from the codes of some bricks.
+
+    states   (bricks, lanes) int64.
+    words    (bricks, most words) int64, of which `counts` (bricks) are each brick's own.
+    wrong    (bricks) bool: a code that ended too early.
+    """
+
+    def __init__(self, states: torch.Tensor, words: torch.Tensor, counts: torch.Tensor) -> None:
+        self._states, self._words, self._counts = states, words, counts
+        self._used = torch.zeros_like(counts)
+        self.wrong = torch.zeros_like(counts, dtype=torch.bool)
+
+    def decode(self, tables: torch.Tensor) -> torch.Tensor:
+        """The columns (bricks, n) of a class's symbols, for the rows of the bank that they were coded by."""
+        frequencies, starts, edges = _bank(tables.device)
+        lanes, n = self._states.shape[1], tables.shape[1]
+        columns = torch.empty_like(tables)
+        last = self._words.shape[1] - 1
+        for first in range(0, n, lanes):
+            part = slice(first, min(first + lanes, n))
+            table = tables[:, part]
+            x = self._states[:, : table.shape[1]]
+            slot = x & TOTAL - 1
+            flat = torch.searchsorted(edges, (table * TOTAL + slot).int(), right=True) - 1
+            columns[:, part] = flat - table * COLUMNS
+            x = frequencies[flat] * (x >> PRECISION) + slot - starts[flat]
+            starved = x < LOW
+            taken = starved.cumsum(1)
+            at = self._used[:, None] + taken - 1
+            word = self._words.gather(1, at.clamp_(0, last))
+            self._states[:, : table.shape[1]] = torch.where(starved, x << WORD | word, x)
+            self._used += taken[:, -1]
+        self.wrong |= self._used > self._counts
+        return columns
+
+    def finish(self) -> torch.Tensor:
+        """(bricks) bool: whether a brick's code was not used up, or does not end as it began."""
+        return self.wrong | (self._used != self._counts) | (self._states != LOW).any(dim=1)
