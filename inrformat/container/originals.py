@@ -1,4 +1,4 @@
-"""file and rest: the files that a volume was made from, or that a pack holds (spec/archive.md).
+"""file and rest: the files that a volume was made from, or that a pack holds (spec/inrv.md, "The files").
 
 `file` (in a pack `FILE`) lists them. `rest` (`REST`) is what the volume does not give: of each file, in the
 list's order, the bytes before its pixels and those after them; of a file without slices, all its bytes.
