@@ -46,6 +46,8 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 LONGEST_VOLUME = 4096
 """Slices; a longer run becomes several volumes, so that memory is bounded."""
+MOST_BESIDE = 1 << 26
+"""Bytes of a file that are no pixels; a series' files are read whole, those of a pack in parts."""
 PACK_BYTES, PACK_FILES = 1 << 26, 4096
 _TAGS = [*SCAN_TAGS, *tags_of(f"StudyInstanceUID {' '.join(SPLITS)}")]
 
@@ -163,11 +165,11 @@ def _examine(stream: BinaryIO, path: bytes, size: int) -> _Found:
         return _Found(
             file, slices[0].uid, slices, _group(header, slices, path, not little), _splits(header), not little
         )
-    except OSError:
-        raise
     except InputError as error:
         return _Found(replace(file, reason=str(error)[:200]))
     except Exception as error:  # pydicom's messages quote values: only the kind is told
+        if isinstance(error, OSError) and error.errno is not None:  # pydicom has some of its own
+            raise
         return _Found(replace(file, reason=f"broken DICOM header ({type(error).__name__})"))
 
 
@@ -215,6 +217,8 @@ def _check_pixels(slices: tuple[Slice, ...], at: int, length: int, size: int) ->
         raise InputError("pixel data of undefined length")
     if length < needed or at + length > size:
         raise InputError("truncated pixel data")
+    if size - needed > MOST_BESIDE:
+        raise InputError("too much beside its pixels")
 
 
 def _group(header: Dataset, slices: tuple[Slice, ...], path: bytes, big_endian: bool) -> tuple[Hashable, ...]:

@@ -47,8 +47,8 @@ class Workers:
                 while waiting or running:
                     try:
                         while waiting and len(running) < room:
-                            item, attempt = waiting[0]
-                            running[executor.submit(function, item)] = waiting.popleft()
+                            future = executor.submit(function, waiting[0][0])
+                            running[future] = waiting.popleft()
                     except BrokenExecutor:
                         if not running:
                             break
