@@ -122,8 +122,9 @@ def _dask_client(address: str) -> Any:
         from distributed import Client
     except ImportError:
         raise UnsupportedError("a Dask cluster needs pip install inrformat[dask]") from None
+    connect: Any = Client
     try:
-        return Client(address, timeout=20)
+        return connect(address, timeout=20)
     except (OSError, ValueError) as error:
         raise UnsupportedError(f"no Dask scheduler answers ({type(error).__name__})") from None
 
