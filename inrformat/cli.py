@@ -443,10 +443,10 @@ def _info_of_archive(options: argparse.Namespace) -> Report:
     size = f"{found['bytes_in']:,} bytes in {found['bytes_out']:,}, {found['ratio']:.2f}:1"
     lines = [
         f"{options.file}: {found['files']:,} files, {found['volumes']:,} volumes, {size}",
-        *_counted("kept as they are", found["kept"]),
-        *_counted("FAILED", found["failed"]),
+        *(f"  kept as they are: {k['count']:,} x {k['reason']}" for k in found["kept"]),
+        *(f"  FAILED: {k['count']:,} x {k['reason']}" for k in found["failed"]),
     ]
-    lines += [f"  {path}: {reason}" for path, reason in found.get("paths", [])]
+    lines += [f"  {file['path']}: {file['reason']}" for file in found.get("paths", [])]
     return found, "\n".join(lines)
 
 

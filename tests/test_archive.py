@@ -281,7 +281,7 @@ def test_an_unreadable_file_and_a_failing_series_leave_the_rest_done(export, tmp
     monkeypatch.setattr(objects, "_write_series", lambda *_: 1 / 0)
     done = archive(str(export), str(tmp_path / "archive"), workers=HERE)
     assert (done.exit_code, done.failed, done.files) == (8, {"ZeroDivisionError": 1}, 7)
-    assert contents(str(tmp_path / "archive"))["failed"] == {"ZeroDivisionError": 1}
+    assert contents(str(tmp_path / "archive"))["failed"] == [{"reason": "ZeroDivisionError", "count": 1}]
     monkeypatch.undo()
     pixels_of = pytest.MonkeyPatch()
     pixels_of.setattr(pixels, "encode_volume", encode_stand_in)

@@ -17,7 +17,7 @@ from .derive import derived
 from .manifest import Entry, Manifest
 from .objects import Opened
 from .places import CHUNK, Place, place_of, sha256_of
-from .run import PARTLY_DONE
+from .run import PARTLY_DONE, listed
 from .workers import Workers, reason_of
 
 UID_MAP = "uid-map-{}.csv"
@@ -42,7 +42,7 @@ class Restored:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain types, for `json.dumps`."""
-        return {**asdict(self), "exit_code": self.exit_code}
+        return {**asdict(self), "failed": listed(self.failed), "exit_code": self.exit_code}
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Proof:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain types, for `json.dumps`."""
-        return {**asdict(self), "exit_code": self.exit_code}
+        return {**asdict(self), "failed": listed(self.failed), "exit_code": self.exit_code}
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,12 @@ def contents(archive: str, *, patient: bool = False) -> dict[str, Any]:
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,
             "ratio": bytes_in / max(bytes_out, 1),
-            "kept": manifest.reasons(),
-            "failed": manifest.failures(),
+            "kept": listed(manifest.reasons()),
+            "failed": listed(manifest.failures()),
         }
         if patient:
-            found["paths"] = [(os.fsdecode(path), reason) for path, reason in manifest.paths_with_reasons()]
+            paths = manifest.paths_with_reasons()
+            found["paths"] = [{"path": os.fsdecode(path), "reason": reason} for path, reason in paths]
         return found
 
 

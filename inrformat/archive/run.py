@@ -57,7 +57,13 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain types, for `json.dumps`."""
-        return {**asdict(self), "ratio": self.ratio, "exit_code": self.exit_code}
+        counted = {name: listed(getattr(self, name)) for name in ("kept", "failed", "refused")}
+        return {**asdict(self), **counted, "ratio": self.ratio, "exit_code": self.exit_code}
+
+
+def listed(reasons: dict[str, int]) -> list[dict[str, Any]]:
+    """Reasons with their counts, for JSON."""
+    return [{"reason": reason, "count": count} for reason, count in reasons.items()]
 
 
 def archive(
