@@ -10,7 +10,7 @@ from typing import Any
 from ..volume import Volume
 
 gpu: AbstractContextManager[Any] = nullcontext()
-"""What a worker holds while it encodes: a lock where several share a GPU."""
+"""What a worker holds while it encodes or decodes: a lock where several share a GPU."""
 
 
 @dataclass(frozen=True)
@@ -53,5 +53,5 @@ def decode_volume(source: Path | bytes, use_sr: bool = False) -> Volume:
     """The volume; a lossless one is exact. `use_sr`: by the super-resolution model that the file names."""
     from ..decode import File
 
-    with File(source, use_sr=use_sr) as file:
+    with gpu, File(source, use_sr=use_sr) as file:
         return file.full()

@@ -17,8 +17,8 @@ from . import pixels
 
 T = TypeVar("T")
 R = TypeVar("R")
-ATTEMPTS = 3
-"""How often an item is tried whose worker dies."""
+ATTEMPTS = 2
+"""How often an item is tried whose worker dies; the second time alone, to know which one it was."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Workers:
                 running: dict[Future[R], tuple[T, int]] = {}
                 while waiting or running:
                     try:
-                        while waiting and len(running) < room:
+                        while waiting and len(running) < _room(room, [*running.values(), waiting[0]]):
                             future = executor.submit(function, waiting[0][0])
                             running[future] = waiting.popleft()
                     except BrokenExecutor:
@@ -86,6 +86,11 @@ class Workers:
             yield pool, count + 1
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _room(room: int, items: list[tuple[Any, int]]) -> int:
+    """How many of these items, with the number of their attempt, may be under way at a time."""
+    return 1 if any(attempt > 1 for _, attempt in items) else room
 
 
 class _Here(Executor):
