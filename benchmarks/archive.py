@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tarfile
@@ -27,6 +26,14 @@ import numpy as np
 import pydicom
 import zstandard
 
+RUN = """
+import resource, sys
+from inrformat.cli import main
+code = main(sys.argv[1:])
+both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+print(max(resource.getrusage(who).ru_maxrss for who in both), file=sys.stderr)
+sys.exit(code)
+"""
 ENCAPSULATION = 8 + 8 + 8  # bytes: an empty offset table, an item's header, the end of the sequence
 
 
@@ -85,11 +92,8 @@ def _words(frame: np.ndarray, encode: Callable[[Any], bytes]) -> np.ndarray:
 
 def command(*arguments: str) -> tuple[dict[str, Any], float]:
     """The JSON document of one command, and the MiB of its largest process."""
-    code = "import sys; from inrformat.cli import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments, "--json"], stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    done = subprocess.run([sys.executable, "-c", RUN, *arguments, "--json"], capture_output=True, check=True)
+    return json.loads(done.stdout), int(done.stderr.split()[-1]) / 1024
 
 
 def main() -> None:
