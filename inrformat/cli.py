@@ -536,7 +536,11 @@ def _verify_archive(options: argparse.Namespace) -> Report:
 
 def _verify(options: argparse.Namespace) -> Report:
     if _is_archive(options.file):
+        if options.original is not None:
+            raise UsageError("--original is for a file; an archive has its own hashes: --restore")
         return _verify_archive(options)
+    if options.restore:
+        raise UsageError("--restore is for an archive")
     from .inspect import verify
 
     original = None if options.original is None else _read(options.original, options, "essential")

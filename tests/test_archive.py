@@ -391,6 +391,12 @@ def test_verify_finds_any_changed_byte(export, tmp_path, capsys):
     assert verify(store, workers=HERE).exit_code == 4
 
 
+def test_what_is_for_files_and_what_for_archives(export, tmp_path):
+    assert cli.main(["verify", str(export), "--original", "x"]) == 2
+    assert cli.main(["verify", "x.inrv", "--restore"]) == 2
+    assert cli.main(["info", str(export)]) == 3
+
+
 def test_nothing_of_the_patient_is_said(export, tmp_path, capsys, caplog):
     folder = export / PATIENT
     make_series(folder, volume_array(), edit=kept(PatientName=PATIENT))

@@ -73,6 +73,24 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
     assert tree(tmp_path / "out") == before
 
 
+def test_files_that_cannot_grow(tmp_path):
+    """What a full disk does, from the system itself: the one large object fails, the rest is done."""
+    export, store = str(tmp_path / "export"), str(tmp_path / "archive")
+    before = make_export(tmp_path / "export", 3)
+    (tmp_path / "export" / "large").write_bytes(random.Random(0).randbytes(2**21))
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+    run = [sys.executable, "-c", limit + DRIVER, "archive", export, store, "--workers", "1"]
+    assert subprocess.run(run, stdout=subprocess.DEVNULL, check=False).returncode == 8
+    found = contents(store)
+    assert (
+        found["volumes"] == 3 and found["files"] == len(before) - 1
+    )  # the pack is the one that is too large
+    assert found["failed"] == [{"reason": "a file cannot be written (File too large)", "count": 1}]
+    assert not list((tmp_path / "archive").rglob("*.tmp"))
+    assert start("archive", export, store, "--workers", "1").wait() == 0
+    assert contents(store)["files"] == len(before) + 1
+
+
 def test_no_worker_outlives_a_killed_run(tmp_path):
     """Whatever the codec does: without one, the series are kept in packs."""
     before = make_export(tmp_path / "export", 6)
@@ -184,3 +202,21 @@ def test_a_place_behind_a_url(tmp_path, monkeypatch):
         assert len(s3.find("bucket/out")) == len(before)
     finally:
         running.stop()
+
+
+def test_with_the_codec_itself(tmp_path):
+    import inrformat
+    from inrformat.errors import UnsupportedError
+
+    array = inrformat.head_phantom((6, 24, 24)).data
+    try:
+        inrformat.encode(array, lossless=True)
+    except UnsupportedError:
+        pytest.skip("this version has no lossless codec")
+    make_series(tmp_path / "export", array)
+    export, store, out = (str(tmp_path / name) for name in ("export", "archive", "out"))
+    done = archive(export, store, workers=Workers(1))
+    assert done.volumes == 1 and not done.kept
+    assert verify(store, rebuild=True, workers=Workers(1)).rebuilt == 6
+    assert restore(store, out, workers=Workers(1)).identical == 6
+    assert tree(tmp_path / "out") == tree(tmp_path / "export")
