@@ -395,6 +395,9 @@ def test_what_is_for_files_and_what_for_archives(export, tmp_path):
     assert cli.main(["verify", str(export), "--original", "x"]) == 2
     assert cli.main(["verify", "x.inrv", "--restore"]) == 2
     assert cli.main(["info", str(export)]) == 3
+    assert cli.main(["archive", str(tmp_path / "nothing"), str(tmp_path / "a")]) == 3
+    (export / "x").write_text("x")
+    assert cli.main(["archive", str(export), str(tmp_path / "a"), "--workers", "0"]) == 2
 
 
 def test_nothing_of_the_patient_is_said(export, tmp_path, capsys, caplog):

@@ -6,11 +6,12 @@ import contextlib
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ..errors import OutputError, UsageError
+from ..errors import InputError, OutputError, UsageError
 from .manifest import Manifest
 from .objects import Made, make
 from .pixels import Quality
@@ -83,7 +84,7 @@ def archive(
     next run tries it again. Raises InputError, OutputError (another run has the archive), UsageError.
     """
     quality, workers = quality or Quality(), workers or Workers()
-    _check_apart(source, target)
+    _check_places(source, target)
     began = time.monotonic()
     export, place = place_of(source), place_of(target)
     with Manifest(place, write=True) as manifest:
@@ -172,9 +173,11 @@ def _sweep(place: Place, manifest: Manifest) -> None:
             place.remove(name)
 
 
-def _check_apart(source: str, target: str) -> None:
-    """UsageError when one of two folders lies in the other."""
+def _check_places(source: str, target: str) -> None:
+    """InputError when there is no export, UsageError when one of the two folders lies in the other."""
     first, second = place_of(source), place_of(target)
+    if isinstance(first, Folder) and not Path(source).is_dir():
+        raise InputError(f"{source}: no such folder")
     if isinstance(first, Folder) and isinstance(second, Folder):
         a, b = (place.root.rstrip(b"/") + b"/" for place in (first, second))
         if a.startswith(b) or b.startswith(a):

@@ -73,7 +73,7 @@ class Workers:
                 yield client.get_executor(**resources), 2 * max(1, sum(client.ncores().values()))
             return
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = self.count or cores
+        count = cores if self.count is None else self.count
         if count < 1:
             raise UsageError("workers= is 1 or more")
         if count == 1:
