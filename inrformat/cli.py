@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from .errors import FormatError, InrError, OutputError, UsageError
 
 if TYPE_CHECKING:
+    from .archive.workers import Workers
     from .decode import File
     from .inspect import Info
     from .volume import Volume
@@ -46,7 +47,7 @@ PATIENT = (
 """What `info --patient` shows, where the file has it."""
 
 Report = tuple[dict[str, Any], str]
-"""What a command has to say: the JSON document, and the same for people."""
+"""What a command has to say: the JSON document, with an `exit_code` if not 0; and the same for people."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _quiet():
             options = _parser().parse_args(arguments)
             document, text = options.run(options)
+            exit_code: int = document.get("exit_code", 0)
         _print(json.dumps(document, indent=2, allow_nan=False) if as_json else _printable(text), sys.stdout)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"internal error, {type(error).__name__} {_place(error)}; set {TRACEBACK}=1 to see all of it"
         )
         return _failed(message, "internal", 1, as_json)
-    return 0
+    return exit_code
 
 
 @contextmanager
@@ -188,16 +190,24 @@ def _parser() -> argparse.ArgumentParser:
 
     _encode_options(command("encode", "Encode a volume to a .inrv file.", _encode))
     _decode_options(command("decode", "Decode a .inrv file to a volume.", _decode))
-    info = command("info", "Show what a .inrv file says of itself; nothing is decoded.", _info)
-    info.add_argument("file", type=Path, metavar="FILE")
+    info = command(
+        "info", "Show what a .inrv file, or an archive, says of itself; nothing is decoded.", _info
+    )
+    info.add_argument("file", metavar="FILE")
     info.add_argument("--patient", action="store_true", help="show the patient's and the study's names too")
-    verify = command("verify", "Check every checksum and record of a .inrv file.", _verify)
-    verify.add_argument("file", type=Path, metavar="FILE")
+    verify = command("verify", "Check every checksum and record of a .inrv file, or of an archive.", _verify)
+    verify.add_argument("file", metavar="FILE")
+    verify.add_argument(
+        "--restore", action="store_true", help="an archive: decode it, and compare every file"
+    )
+    _workers_options(verify)
     verify.add_argument("--original", metavar="IN", help="decode, and check the recorded figures against IN")
     _source_options(verify)
     _device_option(verify)
     _train_sr_options(command("train-sr", "Train a super-resolution model on your volumes.", _train_sr))
     _train_options(command("train-context", "Train a context model on your volumes.", _train_context))
+    _archive_options(command("archive", "Archive a folder of DICOM, as a PACS exports it.", _archive))
+    _restore_options(command("restore", "Write the files of an archive.", _restore))
     demo = command("demo", "Encode and decode a generated head, and draw the result.", _demo)
     demo.add_argument("folder", type=Path, nargs="?", default=Path("inrformat-demo"), metavar="OUT_DIR")
     _device_option(demo)
@@ -278,6 +288,33 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trained-on", default="not stated", metavar="TEXT", help="what the data is")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     _source_options(parser)
+
+
+def _archive_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="EXPORT", help="a folder, or an fsspec URL such as s3://bucket/key")
+    parser.add_argument("target", metavar="ARCHIVE", help="a folder or URL; an archive that is there goes on")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--ratio", type=float, metavar="R", help="lossy volumes: as for encode")
+    target.add_argument("--psnr", type=float, metavar="P", help="lossy volumes: as for encode")
+    target.add_argument("--max-error", type=float, metavar="E", help="lossy volumes: as for encode")
+    _workers_options(parser)
+    _device_option(parser)
+
+
+def _restore_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="ARCHIVE", help="a folder or an fsspec URL")
+    parser.add_argument("target", metavar="OUT", help="a folder or an fsspec URL")
+    parser.add_argument(
+        "--super-resolution",
+        action="store_true",
+        help="lossy volumes: by the model that came closer, not by Lanczos",
+    )
+    _workers_options(parser)
+
+
+def _workers_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, instead of processes")
 
 
 def _source_options(parser: argparse.ArgumentParser) -> None:
@@ -383,7 +420,63 @@ def _level(file: File, level: str, region: str | None) -> Volume:
     return file.full() if region is None else file.cut(parse_box(region, file.shape))
 
 
+def _archive(options: argparse.Namespace) -> Report:
+    from .archive import archive
+    from .archive.pixels import Quality
+
+    quality = Quality(options.ratio, options.psnr, options.max_error, options.device)
+    done = archive(options.source, options.target, quality=quality, workers=_workers(options))
+    lines = [
+        f"{options.target}: {done.files:,} files, {done.volumes:,} volumes, {done.bytes_in:,} bytes in "
+        f"{done.bytes_out:,}, {done.ratio:.2f}:1; {done.made} objects made, {done.unchanged} unchanged, "
+        f"{done.seconds:.1f} s",
+        *_counted("kept as they are", done.kept),
+        *_counted("FAILED", done.failed),
+        *_counted("REFUSED", done.refused),
+    ]
+    return done.to_json(), "\n".join(lines)
+
+
+def _restore(options: argparse.Namespace) -> Report:
+    from .archive import restore
+
+    done = restore(options.source, options.target, use_sr=options.super_resolution, workers=_workers(options))
+    text = f"{options.target}: {done.files:,} files, {done.identical:,} identical to the originals, "
+    text += f"{done.bytes:,} bytes; {done.seconds:.1f} s"
+    return done.to_json(), "\n".join([text, *_counted("FAILED", done.failed)])
+
+
+def _workers(options: argparse.Namespace) -> Workers:
+    from .archive.workers import Workers
+
+    return Workers(options.workers, options.dask, getattr(options, "device", "auto"))
+
+
+def _counted(what: str, reasons: dict[str, int]) -> list[str]:
+    return [f"  {what}: {count:,} x {reason}" for reason, count in reasons.items()]
+
+
+def _is_archive(name: str) -> bool:
+    return "://" in name or Path(name).is_dir()
+
+
+def _info_of_archive(options: argparse.Namespace) -> Report:
+    from .archive import contents
+
+    found = contents(options.file, patient=options.patient)
+    size = f"{found['bytes_in']:,} bytes in {found['bytes_out']:,}, {found['ratio']:.2f}:1"
+    lines = [
+        f"{options.file}: {found['files']:,} files, {found['volumes']:,} volumes, {size}",
+        *(f"  kept as they are: {k['count']:,} x {k['reason']}" for k in found["kept"]),
+        *(f"  FAILED: {k['count']:,} x {k['reason']}" for k in found["failed"]),
+    ]
+    lines += [f"  {file['path']}: {file['reason']}" for file in found.get("paths", [])]
+    return found, "\n".join(lines)
+
+
 def _info(options: argparse.Namespace) -> Report:
+    if _is_archive(options.file):
+        return _info_of_archive(options)
     from .decode import File
     from .inspect import info_of
 
@@ -456,7 +549,22 @@ def _patient(metadata: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def _verify_archive(options: argparse.Namespace) -> Report:
+    from .archive import verify
+
+    done = verify(options.file, rebuild=options.restore, workers=_workers(options))
+    text = f"{'DAMAGED' if done.failed else 'OK'}: {options.file}, {done.objects:,} objects"
+    text += f", {done.files:,} files, {done.rebuilt:,} of them rebuilt and identical; {done.seconds:.1f} s"
+    return done.to_json(), "\n".join([text, *_counted("DAMAGED", done.failed)])
+
+
 def _verify(options: argparse.Namespace) -> Report:
+    if _is_archive(options.file):
+        if options.original is not None:
+            raise UsageError("--original is for a file; an archive has its own hashes: --restore")
+        return _verify_archive(options)
+    if options.restore:
+        raise UsageError("--restore is for an archive")
     from .inspect import verify
 
     original = None if options.original is None else _read(options.original, options, "essential")

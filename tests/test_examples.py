@@ -92,7 +92,8 @@ def test_the_readme_in_the_shell(tmp_path, capsys):
         for line in snippet.splitlines()
         if line.startswith("inrformat ")
     ]
-    assert {c[1] for c in commands} == {"encode", "decode", "info", "verify", "train-sr", "demo"}
+    batch = {"archive", "restore"}
+    assert {c[1] for c in commands} == {"encode", "decode", "info", "verify", "train-sr", "demo", *batch}
     for command in commands:
         extra = ["--seconds", "0.1"] if command[1] == "train-sr" else []
         assert cli.main(command[1:] + extra) == 0, (command, capsys.readouterr().err)
@@ -107,6 +108,7 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
     import json
 
     io.write(inrformat.head_phantom(), tmp_path / "h.npy")
+    io.write(inrformat.head_phantom(), tmp_path / "series")
     for command in (
         "encode h.npy h.inrv --factors 1,2,2",
         "decode h.inrv d.npy",
@@ -114,6 +116,10 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
         "verify h.inrv",
         "demo out",
         "train-sr h.npy -o m.inrm --seconds 0.1",
+        "archive series a --workers 1",
+        "restore a b --workers 1",
+        "verify a --workers 1",
+        "info a --patient",
         "info nothing.inrv",
         "info m.inrm",
     ):

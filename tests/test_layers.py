@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "inrformat"
 LAYERS = (
     "cli",
     "demo",
-    "inspect train_sr",
+    "inspect train_sr archive",
     "encode",
     "fit decode",
     "residual",

@@ -24,7 +24,7 @@ FORMAT: dict[str, str] = {
     "section-out-of-bounds": "No section reaches into the footer or past the end of the file.",
     "bad-section-crc": "A section's CRC-32C matches its bytes.",
     "bad-file-hash": "The footer is the SHA-256 of everything before it.",
-    "bad-first-section": "The first section is HEAD (a volume) or MODL (a model).",
+    "bad-first-section": "The first section is HEAD (a volume), MODL (a model) or FILE (a pack).",
     "missing-section": "Every section that the file's kind needs is there.",
     "unknown-critical-section": "A decoder knows every critical section of the file.",
     "part-out-of-bounds": "A part that a section's own index names lies inside that section.",
@@ -50,6 +50,13 @@ FORMAT: dict[str, str] = {
     # metadata.py
     "metadata-bad-frame": "Source metadata is exactly one whole Zstandard frame, without a dictionary.",
     "metadata-no-size": "The Zstandard frame of source metadata declares its content size.",
+    # originals.py
+    "bad-path": "A path is relative, and no part of it is empty, '.' or '..'.",
+    "duplicate-path": "No two files have the same path.",
+    "duplicate-slice": "No slice belongs to two files.",
+    "pixels-out-of-bounds": "A file's pixels lie inside it, and are slices of the volume.",
+    "rest-bad-frame": "The bytes beside the pixels are whole Zstandard frames.",
+    "rest-size-mismatch": "The bytes beside the pixels are as many as the list of files says.",
     # coding/: the entropy code and the base network
     "rans-truncated": "An entropy code holds its lanes' states, and as many words and low bits as it needs.",
     "rans-bad-state": "Each lane's state is 2^16 or more.",

@@ -39,6 +39,13 @@ class Fields:
         """An integer from `low` to `high`."""
         return self.int_of(key, self.take(key), low, high)
 
+    def take_bool(self, key: str) -> bool:
+        """A boolean."""
+        value = self.take(key)
+        if type(value) is not bool:
+            raise self.error("bad-type", f"{key} is not a boolean")
+        return value
+
     def take_float(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
         """A finite float from `low` to `high`."""
         return self.float_of(key, self.take(key), low, high)

@@ -35,6 +35,8 @@ HEADER = struct.Struct(
 ENTRY = struct.Struct("<4sIQQQ")  # type, CRC-32C, offset, length, reserved
 FOOTER_BYTES = 32
 CHECKED_HEADER_BYTES = 24  # what the header's CRC covers, before the table
+KINDS = {"HEAD": "volume", "MODL": "model", "FILE": "pack"}
+"""What a file is, by the type of its first section."""
 CHUNK = 2**20
 
 # What transfers leave of the magic: 7 bits, Latin-1 taken for UTF-8, UTF-8's replacement character.
@@ -281,11 +283,11 @@ class Reader:
 
     @property
     def kind(self) -> str:
-        """`volume` or `model`, told by the first section; FormatError for anything else."""
+        """`volume`, `model` or `pack`, told by the first section; FormatError for anything else."""
         first = self.sections[0].type
-        if first not in ("HEAD", "MODL"):
-            raise fail("bad-first-section", "the first section is neither HEAD nor MODL", section=first)
-        return "volume" if first == "HEAD" else "model"
+        if first not in KINDS:
+            raise fail("bad-first-section", "the first section is none of HEAD, MODL, FILE", section=first)
+        return KINDS[first]
 
     def has(self, section_type: str) -> bool:
         """Whether the file has this section."""

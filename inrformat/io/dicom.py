@@ -76,11 +76,12 @@ _JITTER = 0.1  # of the usual step, accepted silently
 _THREADS = 4  # files are read side by side; more gains nothing on local disks
 
 
-def _tags(keywords: str) -> frozenset[int]:
+def tags_of(keywords: str) -> frozenset[int]:
+    """The tags of keywords that blanks separate."""
     return frozenset(tag for keyword in keywords.split() if (tag := tag_for_keyword(keyword)) is not None)
 
 
-_SCAN_TAGS = _tags(
+SCAN_TAGS = tags_of(
     "SpecificCharacterSet SOPClassUID SOPInstanceUID Modality SliceThickness SpacingBetweenSlices "
     "ImagerPixelSpacing SeriesInstanceUID SeriesNumber SeriesDescription InstanceNumber "
     "ImagePositionPatient ImageOrientationPatient SamplesPerPixel PhotometricInterpretation NumberOfFrames "
@@ -90,7 +91,7 @@ _SCAN_TAGS = _tags(
 )
 
 # What `tags` leaves out: what the pixels say themselves, what a new series must not repeat, and pictures.
-_NOT_KEPT = _tags(
+_NOT_KEPT = tags_of(
     "SOPInstanceUID InstanceCreationDate InstanceCreationTime InstanceCreatorUID NumberOfFrames "
     "FrameIncrementPointer SmallestImagePixelValue LargestImagePixelValue SmallestPixelValueInSeries "
     "LargestPixelValueInSeries PixelPaddingValue PixelPaddingRangeLimit Rows Columns BitsAllocated "
@@ -126,7 +127,7 @@ class SeriesInfo:
 
 
 @dataclass(frozen=True)
-class _Slice:
+class Slice:
     """One frame: where it is and how its pixels are stored."""
 
     path: Path
@@ -149,6 +150,7 @@ class _Slice:
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Of the allocated bits, in native byte order."""
         return np.dtype(f"{'i' if self.signed else 'u'}{self.allocated // 8}")
 
 
@@ -194,7 +196,8 @@ def read_dicom(
             if not skip_unreadable:
                 raise _unreadable(list(failed.values()))
             data, slices = _without(data, slices, set(failed))
-        return _volume(data, slices, loaded, chosen, left_out=len(failed), full=metadata == "full")
+        header = chosen.headers[0][1]
+        return volume_of(data, slices, loaded, header, left_out=len(failed), full=metadata == "full")
 
 
 def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
@@ -293,7 +296,7 @@ def _header(file: Path) -> Dataset | None:
                 return None
             stream.seek(0)
             header = pydicom.dcmread(
-                stream, stop_before_pixels=True, force=not preamble, specific_tags=list(_SCAN_TAGS)
+                stream, stop_before_pixels=True, force=not preamble, specific_tags=list(SCAN_TAGS)
             )
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or type(error).__name__})") from None
@@ -384,13 +387,13 @@ def _integer(dataset: Dataset, keyword: str, low: int, high: int, default: int |
 # --- from headers to slices -----------------------------------------------------------------------
 
 
-def _describe(info: SeriesInfo, skip_unreadable: bool) -> list[_Slice]:
+def _describe(info: SeriesInfo, skip_unreadable: bool) -> list[Slice]:
     """Every frame of the series. InputError names the first file that cannot be used."""
-    slices: list[_Slice] = []
+    slices: list[Slice] = []
     errors: list[InputError] = []
     for path, header in info.headers:
         try:
-            slices += _frames(path, header)
+            slices += frames_of(path, header)
         except InputError as error:
             errors.append(InputError(f"{path}: {error}"))
         except Exception as error:  # an element of an unknown or wrong kind can end anywhere in pydicom
@@ -402,7 +405,7 @@ def _describe(info: SeriesInfo, skip_unreadable: bool) -> list[_Slice]:
     return slices
 
 
-def _frames(path: Path, header: Dataset) -> list[_Slice]:
+def frames_of(path: Path, header: Dataset) -> list[Slice]:
     """The frames that one file holds."""
     pixels = _pixel_format(path, header)
     count = _integer(header, "NumberOfFrames", 1, 1 << 20, 1)
@@ -437,7 +440,7 @@ def _flat(header: Dataset, shared: Dataset, own: Dataset) -> Dataset:
     return flat
 
 
-def _pixel_format(path: Path, header: Dataset) -> _Slice:
+def _pixel_format(path: Path, header: Dataset) -> Slice:
     """How the pixels are stored; InputError for colour, one-bit and other formats that are no volume."""
     photometric = _text(header, "PhotometricInterpretation")
     if _integer(header, "SamplesPerPixel", 0, 255, 1) != 1 or photometric not in (
@@ -451,7 +454,7 @@ def _pixel_format(path: Path, header: Dataset) -> _Slice:
         raise InputError(f"{allocated} bits allocated for a pixel; 8, 16 and 32 can be read")
     stored = _integer(header, "BitsStored", 1, allocated, allocated)
     meta = getattr(header, "file_meta", None) or Dataset()
-    return _Slice(
+    return Slice(
         path=path,
         frame=0,
         uid=_text(header, "SOPInstanceUID"),
@@ -472,7 +475,7 @@ def _pixel_format(path: Path, header: Dataset) -> _Slice:
     )
 
 
-def _placed(pixels: _Slice, header: Dataset) -> _Slice:
+def _placed(pixels: Slice, header: Dataset) -> Slice:
     """The same with its place in the patient and its rescale. InputError when they are absurd."""
     position = _numbers(header, "ImagePositionPatient", 3)
     spacing = _numbers(header, "PixelSpacing", 2) or _numbers(header, "ImagerPixelSpacing", 2) or (1.0, 1.0)
@@ -515,7 +518,7 @@ def _orientation(header: Dataset) -> Array | None:
 # --- order and geometry ---------------------------------------------------------------------------
 
 
-def _along_normal(slices: Sequence[_Slice]) -> Array:
+def along_normal(slices: Sequence[Slice]) -> Array:
     """(n,) positions in mm along the normal of the first slice; all slices must have a position."""
     orientation = slices[0].orientation
     assert orientation is not None
@@ -524,7 +527,7 @@ def _along_normal(slices: Sequence[_Slice]) -> Array:
     return distances
 
 
-def _in_order(slices: list[_Slice]) -> list[_Slice]:
+def _in_order(slices: list[Slice]) -> list[Slice]:
     """Sorted along the normal; by InstanceNumber where no slice has a position. InputError when mixed."""
     first = slices[0]
     for item in slices:
@@ -548,7 +551,7 @@ def _in_order(slices: list[_Slice]) -> list[_Slice]:
     if len(slices) == 1:
         return slices
     if first.position is not None:
-        order = np.argsort(_along_normal(slices), kind="stable")
+        order = np.argsort(along_normal(slices), kind="stable")
         return [slices[k] for k in order]
     numbers = [item.number for item in slices]
     if None in numbers or len(set(numbers)) < len(numbers):
@@ -556,12 +559,12 @@ def _in_order(slices: list[_Slice]) -> list[_Slice]:
     return sorted(slices, key=lambda item: item.number or 0)
 
 
-def _check_arrangement(slices: Sequence[_Slice], allow_irregular: bool) -> None:
+def _check_arrangement(slices: Sequence[Slice], allow_irregular: bool) -> None:
     """InputError when slices share a position, are missing, or lie unevenly or off their line."""
     if len(slices) < 2 or slices[0].position is None:
         return
     where = slices[0].path.parent
-    distances = _along_normal(slices)
+    distances = along_normal(slices)
     steps = np.diff(distances)
     if steps.min() < 1e-3:
         k = int(steps.argmin())
@@ -574,7 +577,7 @@ def _check_arrangement(slices: Sequence[_Slice], allow_irregular: bool) -> None:
         raise InputError(f"{where}: {problem}; allow_irregular accepts the series as it is")
 
 
-def _irregularity(slices: Sequence[_Slice], distances: Array) -> str | None:
+def _irregularity(slices: Sequence[Slice], distances: Array) -> str | None:
     """What is irregular in the arrangement, in words; None when nothing is."""
     steps = np.diff(distances)
     usual = float(np.median(steps))
@@ -598,7 +601,7 @@ def _irregularity(slices: Sequence[_Slice], distances: Array) -> str | None:
     return None
 
 
-def _affine(slices: Sequence[_Slice]) -> Array:
+def _affine(slices: Sequence[Slice]) -> Array:
     """Index (z, y, x, 1) -> LPS mm. Column z is the mean step, first slice to last, shear included."""
     first, last = slices[0], slices[-1]
     orientation = first.orientation if first.orientation is not None else np.eye(3)[:2]
@@ -617,7 +620,7 @@ def _affine(slices: Sequence[_Slice]) -> Array:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """What the metadata needs of one file."""
 
     dataset: Dataset  # without pixels
@@ -628,7 +631,7 @@ class _Loaded:
     masked: bool
 
 
-def _load(slices: Sequence[_Slice]) -> tuple[Array, list[_Loaded], dict[int, InputError]]:
+def _load(slices: Sequence[Slice]) -> tuple[Array, list[Loaded], dict[int, InputError]]:
     """Decode every slice into one (z, y, x) array, file by file.
 
     Returns the array, what the metadata needs of each file that could be read, in order, and the slices
@@ -646,13 +649,13 @@ def _load(slices: Sequence[_Slice]) -> tuple[Array, list[_Loaded], dict[int, Inp
     for index, item in enumerate(slices):
         files.setdefault(item.path, []).append(index)
 
-    def load(indices: list[int]) -> _Loaded | InputError:
+    def load(indices: list[int]) -> Loaded | InputError:
         try:
             return _load_file([slices[k] for k in indices], indices, data)
         except InputError as error:
             return InputError(str(error))  # without the traceback, whose frames would keep the array alive
 
-    loaded: list[_Loaded] = []
+    loaded: list[Loaded] = []
     failed: dict[int, InputError] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
         for indices, result in zip(files.values(), pool.map(load, files.values()), strict=True):
@@ -663,7 +666,7 @@ def _load(slices: Sequence[_Slice]) -> tuple[Array, list[_Loaded], dict[int, Inp
     return data, loaded, failed
 
 
-def _check_decoders(slices: Sequence[_Slice]) -> None:
+def _check_decoders(slices: Sequence[Slice]) -> None:
     for syntax in sorted({item.syntax for item in slices}):
         name = UID(syntax).name
         try:
@@ -677,16 +680,16 @@ def _check_decoders(slices: Sequence[_Slice]) -> None:
 _NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
 
 
-def _load_file(slices: list[_Slice], indices: list[int], data: Array) -> _Loaded:
+def _load_file(slices: list[Slice], indices: list[int], data: Array) -> Loaded:
     """Decode the frames of one file into `data[indices]`, and take what the metadata needs."""
     path = slices[0].path
     try:
         dataset = pydicom.dcmread(path, force=True)
         masked = False
         for item, index, frame in zip(slices, indices, _decoded(dataset, slices), strict=True):
-            masked |= _place_frame(frame, item, data[index])
+            masked |= place_frame(frame, item, data[index])
         del dataset.PixelData
-        return _Loaded(dataset, _kept(dataset), _texts(dataset), masked)
+        return loaded_of(dataset, masked)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (KeyboardInterrupt, SystemExit):
@@ -695,7 +698,12 @@ def _load_file(slices: list[_Slice], indices: list[int], data: Array) -> _Loaded
         raise InputError(f"{path}: its pixel data cannot be decoded ({type(error).__name__})") from None
 
 
-def _decoded(dataset: Dataset, slices: list[_Slice]) -> Iterator[Array]:
+def loaded_of(dataset: Dataset, masked: bool = False) -> Loaded:
+    """What the metadata needs of a data set without pixels."""
+    return Loaded(dataset, _kept(dataset), _texts(dataset), masked)
+
+
+def _decoded(dataset: Dataset, slices: list[Slice]) -> Iterator[Array]:
     """The wanted frames of a file, in the order of `slices`."""
     if "PixelData" not in dataset:
         raise InputError("no integer pixel data (the file is cut short, or holds floating-point pixels)")
@@ -717,7 +725,7 @@ def _decoded(dataset: Dataset, slices: list[_Slice]) -> Iterator[Array]:
         yield from iter_pixels(dataset, indices=[k.frame for k in slices], raw=True)
 
 
-def _place_frame(frame: Array, item: _Slice, out: Array) -> bool:
+def place_frame(frame: Array, item: Slice, out: Array) -> bool:
     """Copy a decoded frame into `out` (y, x) and clear all but the stored bits. True when that changed it."""
     frame = np.asarray(frame)
     if frame.shape != out.shape or frame.dtype.kind not in "iu":
@@ -741,7 +749,7 @@ def _place_frame(frame: Array, item: _Slice, out: Array) -> bool:
     return True
 
 
-def _without(data: Array, slices: list[_Slice], failed: set[int]) -> tuple[Array, list[_Slice]]:
+def _without(data: Array, slices: list[Slice], failed: set[int]) -> tuple[Array, list[Slice]]:
     """The array and the slices without the failed ones; the others move up in place, no copy is made."""
     good = [k for k in range(len(slices)) if k not in failed]
     if not good:
@@ -780,10 +788,10 @@ def _texts(dataset: Dataset) -> dict[str, str]:
     return texts
 
 
-def _volume(
-    data: Array, slices: list[_Slice], loaded: list[_Loaded], info: SeriesInfo, *, left_out: int, full: bool
+def volume_of(
+    data: Array, slices: list[Slice], loaded: list[Loaded], header: Dataset, *, left_out: int, full: bool
 ) -> Volume:
-    """Put the parts together; `full` is metadata='full'."""
+    """Put the parts together; `header` is one of the series, `full` is metadata='full'."""
     first, affine = slices[0], _affine(slices)
     common = loaded[0].raw
     for other in loaded[1:]:
@@ -792,17 +800,17 @@ def _volume(
         "source": "dicom",
         "tags": _encoded(loaded[0].dataset, sorted(common), first.signed),
         "positions": _positions(slices),
-        "modality": info.modality,
+        "modality": _text(header, "Modality"),
         "photometric": first.photometric,
         "transfer_syntax": first.syntax,
         "bits_allocated": first.allocated,
         "bits_stored": max(item.stored for item in slices),
         "signed": first.signed,
-        **_padding(info.headers[0][1], first),
+        **_padding(header, first),
     }
     if any(file.masked for file in loaded):
         metadata["masked"] = 1
-    if len(slices) > 1 and first.position is not None and _irregularity(slices, _along_normal(slices)):
+    if len(slices) > 1 and first.position is not None and _irregularity(slices, along_normal(slices)):
         metadata["irregular"] = 1
     if left_out:
         metadata["left_out"] = left_out
@@ -822,7 +830,7 @@ def _volume(
         raise InputError(f"{first.path.parent}: {error}") from None
 
 
-def _positions(slices: Sequence[_Slice]) -> list[list[float]]:
+def _positions(slices: Sequence[Slice]) -> list[list[float]]:
     """One [x, y, z] per slice; the first and the last alone where the others lie evenly between them."""
     if slices[0].position is None:
         return []
@@ -847,7 +855,7 @@ def _one_or_all(values: list[float]) -> tuple[float, ...]:
     return tuple(values) if len(set(values)) > 1 else (values[0],)
 
 
-def _padding(header: Dataset, pixels: _Slice) -> dict[str, int]:
+def _padding(header: Dataset, pixels: Slice) -> dict[str, int]:
     """PixelPaddingValue and its limit as stored values, whatever the value representation they came with."""
     found = {}
     for name, keyword in (("padding", "PixelPaddingValue"), ("padding_limit", "PixelPaddingRangeLimit")):

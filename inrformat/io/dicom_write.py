@@ -160,7 +160,7 @@ def _shared(
     )
     _place(dataset, volume)
     if ratio is not None:
-        _mark_lossy(dataset, ratio, method, description)
+        mark_lossy(dataset, ratio, method, description)
     return dataset
 
 
@@ -199,7 +199,7 @@ def _place(dataset: Dataset, volume: Volume) -> None:
         dataset.SpacingBetweenSlices = _ds(volume.spacing[0])
 
 
-def _mark_lossy(dataset: Dataset, ratio: float, method: str, description: str | None) -> None:
+def mark_lossy(dataset: Dataset, ratio: float, method: str, description: str | None) -> None:
     """PS3.3 C.7.6.1.1.5 and C.7.6.1.1.3: what was there is kept, the new step is appended."""
     dataset.LossyImageCompression = "01"
     dataset.LossyImageCompressionRatio = [*_listed(dataset, "LossyImageCompressionRatio"), _ds(ratio)]
@@ -207,8 +207,8 @@ def _mark_lossy(dataset: Dataset, ratio: float, method: str, description: str | 
     image_type = _listed(dataset, "ImageType")
     dataset.ImageType = ["DERIVED", *(image_type[1:] or ["SECONDARY"])]
     dataset.DerivationDescription = description or f"Lossy compression ({method}), ratio {ratio:.4g}:1"
-    code = _code("113040", "Lossy Compression")
-    dataset.DerivationCodeSequence = Sequence([*_items(dataset, "DerivationCodeSequence"), code])
+    code = code_item("113040", "Lossy Compression")
+    dataset.DerivationCodeSequence = Sequence([*items_of(dataset, "DerivationCodeSequence"), code])
 
 
 def _listed(dataset: Dataset, keyword: str) -> list[Any]:
@@ -218,12 +218,14 @@ def _listed(dataset: Dataset, keyword: str) -> list[Any]:
     return [value] if isinstance(value, (str, float, int)) else list(value)
 
 
-def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
+def items_of(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is missing."""
     value = dataset.get(keyword)
     return list(value) if isinstance(value, Sequence) else []
 
 
-def _code(value: str, meaning: str) -> Dataset:
+def code_item(value: str, meaning: str) -> Dataset:
+    """A code of DICOM's own scheme, as the item of a code sequence."""
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
     return code
@@ -367,7 +369,7 @@ def _refer(dataset: Dataset, metadata: Mapping[str, Any], source_class: str, k: 
     if len(uids) != count:
         item.ReferencedFrameNumber = k + 1
     if dataset.get("LossyImageCompression") == "01":
-        item.PurposeOfReferenceCodeSequence = Sequence([_code("121320", "Uncompressed predecessor")])
+        item.PurposeOfReferenceCodeSequence = Sequence([code_item("121320", "Uncompressed predecessor")])
     dataset.SourceImageSequence = Sequence([item])
 
 

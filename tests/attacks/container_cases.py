@@ -35,6 +35,7 @@ from inrformat.container import (
     records,
     unpack_metadata,
 )
+from inrformat.container.originals import PACK_CRITICAL, Originals, Rest, compress_rest, read_originals
 from inrformat.errors import InrError
 
 HUGE = 2**64 - 1
@@ -101,17 +102,33 @@ SMALL: list[tuple[bytes, bytes]] = [(b"HEAD", b"abc"), (b"SIRN", b"defg")]
 def read_all(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
     """All that the container can check of a volume."""
     with Reader(data, limits) as reader:
-        assert reader.kind in ("volume", "model")
-        reader.check_known(VOLUME_CRITICAL)
+        assert reader.kind in ("volume", "model", "pack")
+        reader.check_known(PACK_CRITICAL if reader.kind == "pack" else VOLUME_CRITICAL)
         reader.check_all()
         result: dict[str, Any] = {info.type: reader.read(info.type) for info in reader.sections}
-        result["HEAD"] = VolumeHeader.unpack(reader.read("HEAD"), limits)
+        if reader.kind == "pack":
+            result["file"] = read_files(reader, 0, 0)
+            return result
+        result["HEAD"] = head = VolumeHeader.unpack(reader.read("HEAD"), limits)
+        if reader.has("file"):
+            result["file"] = read_files(reader, head.shape[0], head.shape[1] * head.shape[2])
         for kind in (Measured, Provenance):
             if reader.has(kind.SECTION):
                 result[kind.SECTION] = kind.unpack(reader.read(kind.SECTION), limits)
         if reader.has("meta"):
             result["meta"] = unpack_metadata(reader.read("meta"), limits)
         return result
+
+
+def read_files(reader: Reader, slices: int, slice_bytes: int) -> Originals:
+    """The list of files, after all that is beside the pixels was read."""
+    found = read_originals(reader, slices, slice_bytes)
+    assert found is not None
+    originals, rest = found[0], Rest(found[1])
+    for _ in rest.read(originals.rest_bytes(slice_bytes)):
+        pass
+    rest.end()
+    return originals
 
 
 @dataclass(frozen=True)
@@ -572,6 +589,73 @@ meta(
 )
 meta("meta-key-twice", "record-duplicate-key", "a key twice in metadata", frame(b"\x82\xa1a\x01\xa1a\x02"))
 meta("meta-int-key", "record-bad-key", "a key that is a number in metadata", frame(b"\x81\x01\x02"))
+
+
+# --- file and rest -----------------------------------------------------------------------------------------
+def entry_of(**changes: Any) -> list[Any]:
+    """A file of two bytes, in canonical order."""
+    fields = {"paths": [b"a"], "size": 2, "sha256": bytes(32), "at": 0, "slices": [], "reason": ""}
+    return list({**fields, **changes}.values())
+
+
+def files(
+    name: str, code: str, what: str, *entries: Any, rest: bytes = compress_rest([b"ab"], 2), **changes: Any
+) -> None:
+    """An attack that is the list of a pack; its `rest` has two bytes."""
+    record = records.pack({"files": list(entries), "exact": True, "big_endian": False, **changes})
+    file(name, code, what, forge([(b"FILE", frame(record)), (b"REST", rest)]))
+
+
+for label, path in {
+    "absolute": b"/etc/passwd",
+    "upward": b"a/../../b",
+    "dot": b"a/./b",
+    "empty": b"",
+    "null": b"a\0b",
+    "long": b"a" * 4097,
+}.items():
+    files(f"path-{label}", "bad-path", f"a file's path that is not safe: {label}", entry_of(paths=[path]))
+files("path-twice", "duplicate-path", "two files of one path", entry_of(size=1), entry_of(size=1))
+files("path-twice-in-one", "duplicate-path", "a file with one path twice", entry_of(paths=[b"a", b"a"]))
+files("path-text", "bad-type", "a path that is a str", entry_of(paths=["a"]))
+files("files-none", "out-of-range", "a list of no files")
+files("file-short", "bad-type", "a file of five values", entry_of()[:5])
+files("file-huge", "section-too-large", "a file of 2^40 bytes", entry_of(size=2**40))
+files("file-at", "out-of-range", "pixels that begin behind the file's end", entry_of(at=3))
+files("exact-int", "bad-type", "a number in the place of a bool", entry_of(), exact=1)
+files("slice-in-pack", "pixels-out-of-bounds", "a pack whose file has a slice", entry_of(slices=[0]))
+files("slice-twice", "duplicate-slice", "a slice of two files", entry_of(slices=[0, 0]))
+files(
+    "list-unknown-field", "unknown-key", "a field that the list of a pack does not have", entry_of(), more=1
+)
+files("rest-short", "rest-size-mismatch", "fewer bytes than the files have", entry_of(size=3))
+files("rest-long", "rest-size-mismatch", "more bytes than the files have", entry_of(size=1))
+files("rest-noise", "rest-bad-frame", "bytes that are no Zstandard frame", entry_of(), rest=b"noise" * 9)
+files(
+    "rest-window",
+    "rest-bad-frame",
+    "bytes in a window of 2^31",
+    entry_of(),
+    rest=b"\x28\xb5\x2f\xfd\x00\xa8\x11\x00\x00ab",
+)
+file(
+    "list-bomb",
+    "metadata-too-large",
+    "a list of files in a tiny frame that declares 2^40 bytes",
+    forge([(b"FILE", declares(2**40)), (b"REST", b"")]),
+)
+file(
+    "pack-unknown-critical",
+    "unknown-critical-section",
+    "a pack with a critical section that nobody knows",
+    forge([(b"FILE", b""), (b"REST", b""), (b"XXXX", b"")]),
+)
+file(
+    "pack-no-rest",
+    "missing-section",
+    "a pack without REST",
+    forge([(b"FILE", frame(records.pack({"files": [entry_of()], "exact": True, "big_endian": False})))]),
+)
 
 
 def readme_lines() -> list[str]:

@@ -1,0 +1,79 @@
+"""The files of a lossy series: the originals' headers around the decoded pixels, marked as what they are.
+
+PS3.3 C.7.6.1.1.5 (lossy compression) and C.12.4.1.1 (source images): new instances in a new series, which say
+that they were compressed with loss, how far, and from what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ImplicitVRLittleEndian, generate_uid
+
+from ..container.headers import VolumeHeader
+from ..errors import PromiseError
+from ..io.dicom import quiet
+from ..io.dicom_write import code_item, items_of, mark_lossy
+from .manifest import Entry
+from .objects import Opened
+
+METHOD = "INRFORMAT"
+_UNTRUE = (
+    "SmallestImagePixelValue LargestImagePixelValue SmallestPixelValueInSeries LargestPixelValueInSeries "
+    "MACParametersSequence DigitalSignaturesSequence"
+)
+"""What the originals say of their pixels, or sign, and does not hold any more."""
+
+
+def derived(found: Opened, entry: Entry, use_sr: bool) -> Iterator[tuple[bytes, bytes, str, str]]:
+    """Path and bytes of each file, the original's SOP Instance UID and the new one."""
+    volume = found.volume(use_sr)
+    ratio = volume.data.nbytes / entry.bytes_out
+    description = f"Lossy compression ({METHOD}), ratio {ratio:.4g}:1, brought to full size "
+    description += _upscaling(found) if use_sr else "by Lanczos interpolation"
+    for file, pieces in found.rebuilt(volume.data):
+        with quiet():
+            try:
+                dataset = pydicom.dcmread(BytesIO(b"".join(pieces)), force=True)
+                old = str(dataset.get("SOPInstanceUID", ""))
+                _derive(dataset, entry, ratio, description)
+                data = BytesIO()
+                pydicom.dcmwrite(data, dataset, enforce_file_format=True)
+            except Exception as error:  # pydicom's messages quote values
+                raise PromiseError(f"a header cannot be written again ({type(error).__name__})") from None
+        for path in file.paths:
+            yield path, data.getvalue(), old, str(dataset.SOPInstanceUID)
+
+
+def _upscaling(found: Opened) -> str:
+    """What super-resolution there was, for DerivationDescription."""
+    model = VolumeHeader.unpack(found.reader.read("HEAD")).sr
+    if model is None:
+        return "by Lanczos interpolation"
+    return (
+        f"by the super-resolution network {model.name} {model.version}: detail that is likely, not measured"
+    )
+
+
+def _derive(dataset: Dataset, entry: Entry, ratio: float, description: str) -> None:
+    """Turn an original with other pixels into an instance of its own. The UIDs are the same every time."""
+    old = str(dataset.get("SOPInstanceUID", ""))
+    mark_lossy(dataset, ratio, METHOD, description)
+    source = Dataset()
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = dataset.SOPClassUID, old
+    source.PurposeOfReferenceCodeSequence = Sequence([code_item("121320", "Uncompressed predecessor")])
+    dataset.SourceImageSequence = Sequence([*items_of(dataset, "SourceImageSequence"), source])
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[entry.sha256, old])
+    series = str(dataset.get("SeriesInstanceUID", ""))
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[entry.sha256, series])
+    for keyword in _UNTRUE.split():
+        dataset.pop(keyword, None)
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
