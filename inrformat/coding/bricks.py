@@ -223,7 +223,10 @@ class _Code:
         words, low, escapes = COUNTS.unpack_from(code, 1)
         coarse = int(np.prod([-(-n // (1 << list(order).count(axis))) for axis, n in enumerate(shape)]))
         voxels = int(np.prod(shape))
-        count = lanes.lanes_for(voxels) if coarse < voxels else 0
+        predicted = voxels - coarse
+        if max(words, escapes) > predicted or 8 * low > mixtures.MOST_BITS * predicted + 7:
+            return None  # more than the residuals can take: nothing is allocated for it
+        count = lanes.lanes_for(voxels) if predicted else 0
         sizes = (2 * coarse, 4 * count, 2 * words, low, 4 * escapes)
         if len(code) != 1 + COUNTS.size + sum(sizes):
             return None
