@@ -55,7 +55,8 @@ class Levels:
         """For float32 values that are to be decoded within `bound`; UsageError if that is too fine."""
         low, high = float(data.min()), float(data.max())
         # Half an ulp is lost by rounding to float32; half a pitch, by rounding to the grid.
-        slack = bound - float(np.spacing(np.float32(max(abs(low), abs(high)))))
+        exponent = math.frexp(max(abs(low), abs(high)))[1]
+        slack = bound - 2.0 ** max(exponent - 24, -149)
         for error in range(FINEST, -1, -1):
             pitch = 2 * slack / (2 * error + 1)
             if slack > 0 and (high - low) / pitch <= LARGEST_LEVEL - 1:
