@@ -632,13 +632,16 @@ def error_table(entries: dict[str, Any]) -> str:
     """The table "Errors" of the specification."""
     import container_cases
     import decoder_cases
+    import lattice_cases
+
+    attempts = (*container_cases.ATTACKS, *decoder_cases.ATTACKS, *lattice_cases.ATTACKS)
 
     rows = [
         "| code | error | rule | attacks that hold it | vectors that hold it |",
         "| --- | --- | --- | --- | --- |",
     ]
     for code, rule in CODES.items():
-        attacks = [a.name for a in (*container_cases.ATTACKS, *decoder_cases.ATTACKS) if a.code == code]
+        attacks = [a.name for a in attempts if a.code == code]
         names = [Path(path).name.split(".inr")[0] for path, entry in entries.items() if entry["code"] == code]
         cells = (
             f"`{code}`",

@@ -35,6 +35,9 @@ NUMBERS = [
     1024,
     1025,
     16383,
+    32767,
+    32768,
+    -32768,
     65535,
     65536,
     2**31,
@@ -66,13 +69,17 @@ TEXTS = [
     "siren",
     "light",
     "srdensenet",
+    "context",
     "../x",
     "https://x",
     "\x1b[31m",
     "\u202e",
     "a" * 70,
 ]
-TYPES = [b"HEAD", b"SIRN", b"SRMD", b"meas", b"prov", b"meta", b"MODL", b"TENS", b"Xxxx", b"xxxx", b"\x1b[1m"]
+TYPES = [
+    *(b"HEAD", b"SIRN", b"SRMD", b"meas", b"prov", b"meta", b"MODL", b"TENS"),
+    *(b"LATT", b"CTXM", b"TUNE", b"BIDX", b"BRIX", b"Xxxx", b"xxxx", b"\x1b[1m"),
+]
 
 
 def parse(data: bytes) -> Sections:
@@ -196,16 +203,45 @@ def metadata(data: bytes, rng: random.Random) -> bytes:
     return zstandard.ZstdCompressor(level=1).compress(plain)
 
 
+def tensors(data: bytes, rng: random.Random) -> bytes:
+    """Tensors with a float16 in them changed, or any bytes."""
+    at = 2 * rng.randrange(len(data) // 2 + 1)
+    if rng.random() < 0.3:
+        return flip(data, rng)
+    values = [0.0, 1.0, -1.0, 2047.0, -2047.0, 2048.0, -32768.0, 0.5, 65504.0, math.inf]
+    return data[:at] + struct.pack("<e", rng.choice(values)) + data[at + 2 :]
+
+
+def indexed(sections: Sections, old: bytes) -> Sections:
+    """The bricks' index made right again after section BRIX was changed from `old`, as far as that goes."""
+    bodies = dict(sections)
+    index, bricks = bodies.get(b"BIDX", b""), bodies[b"BRIX"]
+    sizes = [size for size, _ in struct.iter_unpack("<II", index[: len(index) // 8 * 8])]
+    if sizes:  # the brick that was changed is the one that is longer or shorter now
+        common = next((i for i, (a, b) in enumerate(zip(old, bricks, strict=False)) if a != b), len(bricks))
+        number, end = 0, sizes[0]
+        while end <= common and number + 1 < len(sizes):
+            number += 1
+            end += sizes[number]
+        sizes[number] = max(0, sizes[number] + len(bricks) - len(old))
+    entries, start = [], 0
+    for size in sizes:
+        entries.append(struct.pack("<II", size, google_crc32c.value(bricks[start : start + size])))
+        start += size
+    return [(name, b"".join(entries) if name == b"BIDX" else body) for name, body in sections]
+
+
 def section(name: bytes, body: bytes, rng: random.Random) -> bytes:
     """One section with something changed, by what it holds."""
     if rng.random() < 0.15:
         return flip(body, rng)
-    if name == b"SRMD":
+    if name in (b"SRMD", b"CTXM"):
         return file(body, rng)
     ways: dict[bytes, Callable[[bytes, random.Random], bytes]] = {
         b"SIRN": network,
         b"meta": metadata,
-        b"TENS": flip,
+        b"TENS": tensors,
+        **dict.fromkeys((b"TUNE", b"BIDX", b"BRIX"), flip),
     }
     return ways.get(name, record)(body, rng)
 
@@ -229,17 +265,20 @@ def file(data: bytes, rng: random.Random) -> bytes:
         )()
     else:
         sections[at] = (name, section(name, body, rng))
-        if name == b"SRMD" and rng.random() < 0.9:
-            sections = [_named(n, b, sections[at][1]) for n, b in sections]
+        if name in (b"SRMD", b"CTXM") and rng.random() < 0.9:
+            sections = [_named(n, b, name, sections[at][1]) for n, b in sections]
+        if name == b"BRIX" and rng.random() < 0.95:
+            sections = indexed(sections, body)
     return build(sections, rng)
 
 
-def _named(name: bytes, body: bytes, model: bytes) -> tuple[bytes, bytes]:
-    """HEAD with the hash of this model."""
+def _named(name: bytes, body: bytes, kind: bytes, model: bytes) -> tuple[bytes, bytes]:
+    """HEAD with the hash of this super-resolution model, or LATT with that of this context model."""
+    key = {(b"HEAD", b"SRMD"): "sr", (b"LATT", b"CTXM"): "model"}.get((name, kind))
     try:
-        value = msgpack.unpackb(body) if name == b"HEAD" else None
-        if value and value["sr"]:
-            return name, packed({**value, "sr": {**value["sr"], "sha256": hashlib.sha256(model).digest()}})
+        value = msgpack.unpackb(body) if key else None
+        if key and value and value[key]:
+            return name, packed({**value, key: {**value[key], "sha256": hashlib.sha256(model).digest()}})
     except Exception:
         pass
     return name, body

@@ -5,6 +5,9 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
 
 import inrformat
 from inrformat.coding import network
@@ -18,8 +21,9 @@ from inrformat.container import (
     records,
     unpack_metadata,
 )
+from inrformat.container.headers import LatticeHeader
 from inrformat.errors import InrError
-from inrformat.models.registry import load_model
+from inrformat.models.registry import load_context, load_model
 
 LIMITS = Limits(
     max_voxels=2**16,
@@ -32,6 +36,7 @@ LIMITS = Limits(
     max_model_bytes=2**16,
     max_work=2**25,
     max_activations=2**20,
+    max_brick_voxels=2**15,
 )
 SECONDS = 5.0
 """Of CPU, for one input."""
@@ -52,6 +57,7 @@ KINDS: tuple[Callable[[bytes], object], ...] = (
     lambda data: ModelHeader.unpack(data, LIMITS),
     lambda data: unpack_metadata(data, LIMITS),
     canonical,
+    lambda data: LatticeHeader.unpack(data, LIMITS),
 )
 """What the first byte of a `records` input chooses."""
 
@@ -75,6 +81,8 @@ def decoder(data: bytes) -> None:
     """All that a user does with a file; a file that verifies must decode."""
     try:
         if Reader(data, LIMITS).kind == "model":
+            with suppress(InrError):
+                load_context(data, LIMITS)
             load_model(data, LIMITS)
             return
     except InrError:
@@ -85,6 +93,8 @@ def decoder(data: bytes) -> None:
         whole = file.full().data
         part = file.region(((z // 2, z), (0, y), (x // 3, x)))
         assert part.shape == (z - z // 2, y, x - x // 3) and whole.shape == file.shape
+        if file.bounded:
+            assert np.array_equal(part, whole[z // 2 :, :, x // 3 :])
     inrformat.info(data, limits=LIMITS)
     inrformat.verify(data, device="cpu", limits=LIMITS)
 
