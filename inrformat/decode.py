@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("preview", "full")
 DAMAGED = ("raise", "fill")
+LATTICE_SECTIONS = ("LATT", "CTXM", "TUNE", "BIDX", "BRIX")
 SLAB_VOXELS = 1 << 25
 """Voxels at full size that are decoded at a time."""
 HELD_CODES = 1 << 27
@@ -99,8 +100,9 @@ class File:
         self._reader = Reader(source, limits)
         try:
             if self._reader.kind != "volume":
-                raise fail("bad-first-section", "this is a model, not a volume", section="MODL")
+                raise fail("bad-first-section", f"this is a {self._reader.kind}, not a volume")
             self._reader.check_known(VOLUME_CRITICAL)
+            self._check_parts()
             self.header = VolumeHeader.unpack(self._reader.read("HEAD"), limits)
             if self.header.sr is None and self._reader.has("SRMD"):
                 raise fail("model-hash-mismatch", "a model that the header does not name", section="SRMD")
@@ -110,6 +112,12 @@ class File:
             self._reader.close()
             raise
         self.shape, self.lr_shape = self.header.shape, self.header.lr_shape
+
+    def _check_parts(self) -> None:
+        """FormatError where one of the sections that belong together is missing."""
+        there = [name for name in LATTICE_SECTIONS if self._reader.has(name)]
+        for needed in ("LATT", "BIDX", "BRIX") if there else ():
+            self._reader.info(needed)
 
     def __enter__(self) -> File:
         return self

@@ -13,7 +13,7 @@ import numpy as np
 
 from .coding import bricks
 from .coding.bricks import Coder
-from .coding.lattice import Shape, Span, schedule
+from .coding.lattice import Span, schedule
 from .coding.levels import Levels
 from .container.codes import fail
 from .container.headers import LatticeHeader, VolumeHeader
@@ -102,22 +102,25 @@ def _work(
 class Bricks:
     """The bricks of an open file; one is read and checked when it is needed.
 
+    index     where each brick starts in section BRIX and the last one ends, and their CRCs.
     damaged   the boxes of the bricks that were found damaged, where they are not an error.
     """
 
     reader: Reader
     header: LatticeHeader
-    shape: Shape
+    volume: VolumeHeader
+    index: tuple[Array, Array]
     dtype: np.dtype[Any]
     device: torch.device
     model: ContextModel
 
     def __post_init__(self) -> None:
         header = self.header
+        self.shape = self.volume.shape
         self.places = bricks.boxes(self.shape, header.bricks)
-        self.levels = Levels(header.greatest, header.error, header.values, header.grid)
+        self.levels = Levels(header.greatest, header.error, header.values, header.grid, self.volume.range)
         self.coder = Coder(header.order, Span(header.greatest, header.step), self.model, self.device)
-        self._starts, self._crcs = self._index()
+        self._starts, self._crcs = self.index
         self.damaged: list[Box] = []
 
     @classmethod
@@ -131,11 +134,8 @@ class Bricks:
         limits: Limits,
     ) -> Bricks:
         """Check all that says how the bricks are coded, and find the context model; ModelNotFoundError."""
-        header = LatticeHeader.unpack(reader.read(LatticeHeader.SECTION), limits)
-        header.check(volume, limits)
-        count = int(np.prod(header.bricks, dtype=object))
-        if reader.info("BIDX").length != ENTRY.size * count:
-            raise fail("bad-index", f"the index is not one of {count} bricks", section="BIDX")
+        header = read_header(reader, volume, limits)
+        index = _index(reader, header)
         if reader.has("CTXM"):
             data = reader.read("CTXM")
             header.model.check(data)
@@ -148,15 +148,7 @@ class Bricks:
         if work > limits.max_work:
             message = f"the bricks take {work} multiply-adds, at most {limits.max_work} are allowed"
             raise fail("too-much-work", message, section="LATT")
-        return cls(reader, header, volume.shape, dtype, device, model.to(device))
-
-    def _index(self) -> tuple[Array, Array]:
-        """(where each brick starts in section BRIX and the last one ends, their CRCs)."""
-        entries = np.frombuffer(self.reader.read("BIDX"), "<u4").reshape(-1, 2).astype(np.int64)
-        starts = np.concatenate([[0], np.cumsum(entries[:, 0])])
-        if starts[-1] != self.reader.info("BRIX").length:
-            raise fail("bad-index", "the bricks' lengths do not fill section BRIX", section="BIDX")
-        return starts, entries[:, 1]
+        return cls(reader, header, volume, index, dtype, device, model.to(device))
 
     def layers(self, span: tuple[int, int], depth: int) -> Iterator[tuple[int, int]]:
         """The slices of a span in parts of whole layers of bricks, of about `depth` slices."""
@@ -201,6 +193,25 @@ class Bricks:
         start, end = int(self._starts[number]), int(self._starts[number + 1])
         code = self.reader.read_part("BRIX", start, end - start)
         return code if google_crc32c.value(code) == self._crcs[number] else b""
+
+
+def read_header(reader: Reader, volume: VolumeHeader, limits: Limits) -> LatticeHeader:
+    """The record of section LATT, checked against the volume's; FormatError, LimitError."""
+    header = LatticeHeader.unpack(reader.read(LatticeHeader.SECTION), limits)
+    header.check(volume, limits)
+    return header
+
+
+def _index(reader: Reader, header: LatticeHeader) -> tuple[Array, Array]:
+    """(where each brick starts in section BRIX and the last one ends, their CRCs)."""
+    count = int(np.prod(header.bricks, dtype=object))
+    if reader.info("BIDX").length != ENTRY.size * count:
+        raise fail("bad-index", f"the index is not one of {count} bricks", section="BIDX")
+    entries = np.frombuffer(reader.read("BIDX"), "<u4").reshape(-1, 2).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(entries[:, 0])])
+    if starts[-1] != reader.info("BRIX").length:
+        raise fail("bad-index", "the bricks' lengths do not fill section BRIX", section="BIDX")
+    return starts, entries[:, 1]
 
 
 def _slices(box: Box) -> tuple[slice, slice, slice]:

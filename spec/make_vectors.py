@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(1, str(Path(__file__).parents[1] / "tests" / "attacks"))
+sys.path[1:1] = [str(Path(__file__).parents[1] / "tests" / "attacks"), str(Path(__file__).parent)]
 
+import lattice_vectors
 from container_cases import HUGE, declares, forge, frame
 
 from inrformat.coding import integers
@@ -175,7 +176,7 @@ def valid() -> dict[str, bytes]:
     _volumes(files)
     _networks(files)
     _records(files)
-    return files
+    return files | lattice_vectors.valid(base_network(random_network(1, 8, 2)))
 
 
 def _volumes(files: dict[str, bytes]) -> None:
@@ -338,6 +339,8 @@ def invalid() -> Invalid:
     _bad_records(files, head, siren)
     _bad_networks(files, head, network)
     _bad_models(files, head, siren)
+    light = small_model("light", half=True, channels=1, layers=1)
+    lattice_vectors.invalid(files.add, siren, light)
     return files
 
 
@@ -574,6 +577,11 @@ def describe(data: bytes) -> dict[str, Any]:
                 ).hexdigest(),
             },
         }
+        if file.bounded:
+            volume = file.full().data
+            little = volume.astype(volume.dtype.newbyteorder("<"))
+            digest = hashlib.sha256(little.tobytes()).hexdigest()
+            return {**result, "full": {"shape": list(volume.shape), "sha256": digest}}
         full, reach = full_level(file)
         low, high = file.header.range
         at = np.unique(np.linspace(0, full.size - 1, SAMPLES).astype(int))
@@ -662,8 +670,8 @@ def main() -> int:
     published = [
         path
         for path, entry in old.get("valid", {}).items()
-        if manifest["valid"].get(path, {}).get("preview") != entry["preview"]
-        or manifest["valid"][path]["sha256"] != entry["sha256"]
+        if any(manifest["valid"].get(path, {}).get(key) != entry[key] for key in ("sha256", "preview"))
+        or manifest["valid"][path]["full"].get("sha256") != entry["full"].get("sha256")
     ]
     for path in changed:
         print(f"{'new' if path not in here else 'gone' if path not in files else 'changed'}: {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
 import re
@@ -18,9 +19,15 @@ import numpy as np
 import pytest
 
 import inrformat
+import inrformat.fit.context
+from inrformat import fit
+from inrformat.coding import bricks
+from inrformat.models import registry
+from inrformat.models.context import LAYERS
 
 SPEC = Path(__file__).parents[1] / "spec"
 PROGRAM = SPEC / "decoder" / "inrv_decoder.py"
+ARITHMETIC = SPEC / "decoder" / "inrv_lattice.py"
 VECTORS = SPEC / "vectors"
 
 
@@ -51,12 +58,16 @@ def test_vectors_are_there() -> None:
 
 
 def test_it_shares_no_code() -> None:
-    imports = set(re.findall(r"^\s*(?:from|import) (\w+)", PROGRAM.read_text(), re.MULTILINE))
-    assert imports - sys.stdlib_module_names == {"numpy", "zstandard"}
+    for path, own in ((PROGRAM, {"zstandard", "inrv_lattice"}), (ARITHMETIC, set())):
+        imports = set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
+        assert imports - sys.stdlib_module_names == {"numpy"} | own
 
 
 def bounds(file: Any, model: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """The least and greatest volume that the specification allows."""
+    if file.bricks is not None:
+        volume = second.full(file, model)
+        return volume, volume
     header = file.header
     values, detail = second.full_values(file, model)
     tolerance = (1e-5 + 0.02 * detail) * (header.high - header.low)
@@ -76,9 +87,14 @@ def test_valid_vector(name: str) -> None:
     assert preview.dtype == np.dtype(entry["preview"]["dtype"])
     assert hashlib.sha256(preview.tobytes()).hexdigest() == entry["preview"]["sha256"]
 
+    full = entry["full"]
+    if "sha256" in full:
+        volume = second.full(file)
+        assert list(volume.shape) == full["shape"]
+        assert hashlib.sha256(volume.tobytes()).hexdigest() == full["sha256"]
+        return
     values, detail = second.full_values(file)
     values = values.clip(header.low, header.high)
-    full = entry["full"]
     tolerance = (1e-5 + 0.02 * detail) * (header.high - header.low)
     tolerance += 2**-23 * max(abs(header.low), abs(header.high))
     assert list(values.shape) == full["shape"]
@@ -165,6 +181,123 @@ def test_fresh_file_with_auto_sr(factors: tuple[int, ...]) -> None:
     least, greatest = bounds(file)
     volume = inrformat.decode(data, device="cpu").data
     assert np.all((least <= volume) & (volume <= greatest))
+
+
+SHIPPED_CONTEXT = second.read_model(
+    (registry.SHIPPED / registry.DEFAULT_CONTEXT).read_bytes(), second.Limits()
+)
+
+
+def assert_same_full_level(data: bytes, own_context: Any = None) -> np.ndarray:
+    """Both decoders give the same bytes; the volume."""
+    volume = inrformat.decode(data, device="cpu").data
+    own = second.full(second.read_file(data), own_context)
+    assert own.dtype == volume.dtype
+    assert own.shape == volume.shape
+    assert own.tobytes() == volume.tobytes()
+    return volume
+
+
+def smooth(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A random walk over about a fifth of the type's range, with noise."""
+    walk = sum(np.cumsum(rng.standard_normal(shape), axis=axis) for axis in range(3))
+    if dtype == "f4":
+        return (walk * 30 - 1000 / 3).astype(dtype)
+    info = np.iinfo(dtype)
+    middle, width = (info.max + info.min) / 2, float(info.max) - info.min
+    return np.rint(middle + width / 10 * walk / walk.std()).clip(info.min, info.max).astype(dtype)
+
+
+@pytest.mark.parametrize("bound", [0, 0.6, 1, 7, 300])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "spacing"),
+    [
+        ("u1", (13, 17, 19), (1.0, 1.0, 1.0)),
+        ("i1", (1, 40, 33), (5.0, 1.0, 1.0)),
+        ("u2", (9, 31, 20), (5.0, 0.7, 0.7)),
+        ("i2", (70, 3, 7), (0.5, 2.0, 1.0)),
+        ("i2", (1, 1, 257), (1.0, 1.0, 1.0)),
+        ("i2", (2, 130, 9), (8.0, 0.5, 4.0)),
+        ("f4", (11, 20, 12), (3.0, 1.0, 1.0)),
+    ],
+)
+def test_fresh_lossless_and_bounded_file(dtype: str, shape: Any, spacing: Any, bound: float) -> None:
+    rng = np.random.default_rng([ord(c) for c in dtype] + list(shape) + [int(bound)])
+    array = smooth(rng, dtype, shape)
+    if dtype == "f4" and bound == 0:
+        bound = 0.25
+    how = {"max_error": bound} if bound else {"lossless": True}
+    data = inrformat.encode(inrformat.Volume(array, spacing=spacing), device="cpu", progress=False, **how)
+    volume = assert_same_full_level(data, SHIPPED_CONTEXT)
+    assert np.abs(volume.astype(float) - array).max() <= bound
+    with pytest.raises(second.ModelNotFound):
+        second.full(second.read_file(data))
+
+
+@pytest.mark.parametrize("kind", ["stride", "gaps", "few", "noise", "constant", "padded", "spiky"])
+def test_fresh_file_of_sparse_values(kind: str) -> None:
+    """Runs, raw and constant bricks, and escapes."""
+    rng = np.random.default_rng(len(kind))
+    array = smooth(rng, "i2", (20, 30, 40)) // 64
+    if kind == "stride":
+        array = array * 4
+    elif kind == "gaps":
+        array = np.where(array > 0, array + 9000, array)
+    elif kind == "few":
+        array = np.sort(rng.choice(65536, 300, replace=False))[array.clip(-150, 149) + 150] - 32768
+    elif kind == "noise":
+        array = rng.integers(-32768, 32768, array.shape)
+    elif kind == "constant":
+        array = np.full((3, 5, 140), -77)
+    elif kind == "padded":
+        array[:, :9] = -2000
+        array[..., 30:] = 12000
+    else:
+        array = np.where(
+            rng.random(array.shape) < 0.01, -32768 + 9 * rng.integers(0, 7000, array.shape), array
+        )
+    data = inrformat.encode(array.astype("i2"), lossless=True, device="cpu", progress=False)
+    volume = assert_same_full_level(data, SHIPPED_CONTEXT)
+    assert np.array_equal(volume, array)
+    kinds = {code[0] for code in second.read_file(data).bricks.codes}
+    assert kinds == {{"constant": 1, "noise": 0}.get(kind, 2)}
+
+
+@pytest.mark.parametrize("how", [{"lossless": True}, {"max_error": 5}])
+def test_fresh_file_of_several_bricks_with_layers_of_its_own(
+    how: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TUNE, an embedded model, several bricks with several lanes."""
+    monkeypatch.setattr(importlib.import_module("inrformat.encode"), "TUNED_VOXELS", 1000)
+    monkeypatch.setattr(bricks, "BRICK", (16, 48, 40))
+    rng = np.random.default_rng(3)
+
+    def tune(model: Any, *_: Any) -> Any:
+        """Changes of all sizes, in the place of training."""
+        last = {key: model.weights[key] for key in LAYERS}
+        changes = {
+            key: rng.integers(-30, 31, w.shape) * (rng.random(w.shape) < 0.3) for key, w in last.items()
+        }
+        return model.changed(
+            model.weights
+            | {key: np.clip(w + changes[key], -2047, 2047).astype("i2") for key, w in last.items()}
+        )
+
+    monkeypatch.setattr(fit.context, "tune", tune)
+    array = smooth(rng, "u2", (35, 60, 50))
+    data = inrformat.encode(
+        inrformat.Volume(array, spacing=(2.0, 1.0, 1.0)),
+        context=registry.default_context(),
+        device="cpu",
+        progress=False,
+        **how,
+    )
+    file = second.read_file(data)
+    assert file.bricks.tune is not None
+    assert file.bricks.context is not None
+    assert file.bricks.counts == (3, 2, 2)
+    volume = assert_same_full_level(data)
+    assert np.abs(volume.astype(float) - array).max() <= how.get("max_error", 0)
 
 
 def test_command_line(tmp_path: Path) -> None:

@@ -227,7 +227,10 @@ class _Code:
         word_count, low_bytes, escapes = COUNTS.unpack_from(code, 1)
         coarse = int(np.prod([-(-n // (1 << list(order).count(axis))) for axis, n in enumerate(shape)]))
         voxels = int(np.prod(shape))
-        count = lanes.lanes_for(voxels) if coarse < voxels else 0
+        predicted = voxels - coarse
+        if max(word_count, escapes) > predicted or 8 * low_bytes > mixtures.MOST_BITS * predicted + 7:
+            return None  # more than the residuals can take: nothing is allocated for it
+        count = lanes.lanes_for(voxels) if predicted else 0
         sizes = [2 * coarse, 4 * count, 2 * word_count, low_bytes, escapes]
         end = 1 + COUNTS.size + sum(sizes)
         if len(code) < end:

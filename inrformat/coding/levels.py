@@ -28,12 +28,14 @@ class Levels:
     """The levels of a volume: of runs (first, stride, count) of values, or on a grid (origin, pitch).
 
     error   by how many levels a decoded level may differ.
+    range   of a grid: the least and the greatest value that a level stands for.
     """
 
     greatest: int
     error: int
     values: Runs | None = None
     grid: tuple[float, float] | None = None
+    range: tuple[float, float] = (-math.inf, math.inf)
 
     @classmethod
     def of_integers(cls, data: Values, error: int) -> Levels:
@@ -53,11 +55,13 @@ class Levels:
         """For float32 values that are to be decoded within `bound`; UsageError if that is too fine."""
         low, high = float(data.min()), float(data.max())
         # Half an ulp is lost by rounding to float32; half a pitch, by rounding to the grid.
-        slack = bound - float(np.spacing(np.float32(max(abs(low), abs(high)))))
+        exponent = math.frexp(max(abs(low), abs(high)))[1]
+        slack = bound - 2.0 ** max(exponent - 24, -149)
         for error in range(FINEST, -1, -1):
             pitch = 2 * slack / (2 * error + 1)
             if slack > 0 and (high - low) / pitch <= LARGEST_LEVEL - 1:
-                return cls(math.ceil((high - low) / pitch), error, grid=(low, pitch))
+                greatest = math.ceil((high - low) / pitch)
+                return cls(greatest, error, grid=(low, pitch), range=(low, high))
         raise UsageError(
             f"max_error={bound:g} is too small for values from {low:g} to {high:g}: "
             f"about {(high - low) / (2 * (LARGEST_LEVEL - 1)):.3g} is the least"
@@ -79,7 +83,9 @@ class Levels:
         """The stored values of levels from 0 to `greatest`."""
         if self.grid is not None:
             origin, pitch = self.grid
-            return (origin + levels.astype(np.float64) * pitch).astype(dtype)
+            values = np.clip(origin + levels.astype(np.float64) * pitch, *self.range)
+            result: Values = values.astype(dtype) + dtype.type(0)  # -0 becomes +0
+            return result
         table = self._table
         if table[-1] - table[0] == self.greatest:
             return (levels.astype(np.int32) + int(table[0])).astype(dtype)

@@ -40,6 +40,8 @@ SCALE = 512
 """Weights are stored in units of 1 / SCALE."""
 LARGEST_WEIGHT = 2047
 """Of magnitude: what float16 holds exactly."""
+LARGEST_HIDDEN = 1024
+"""Rows of a hidden layer, at most: so much is made for every point that is predicted."""
 UNIT = 16
 """Inputs and activations are in units of 1 / UNIT."""
 OUTPUTS = 3
@@ -226,7 +228,10 @@ def check_weights(weights: Mapping[str, npt.NDArray[np.int16]], section: str = "
         shapes = (first.shape[1:], second.shape[1:], last.shape)
         if shapes != ((inputs(kind),), (len(first) + 1,), (OUTPUTS, len(second) + inputs(kind))):
             raise fail("out-of-range", "a layer has the wrong shape", section=section)
+        if max(len(first), len(second)) > LARGEST_HIDDEN:
+            message = f"a hidden layer has more than {LARGEST_HIDDEN} rows"
+            raise fail("out-of-range", message, section=section)
         for layer in (first, second, last):
-            sums = np.abs(layer.astype(np.int64)).sum(axis=1) * GREATEST
-            if np.abs(layer).max() > LARGEST_WEIGHT or sums.max() >= EXACT:
+            sizes = np.abs(layer.astype(np.int64))
+            if sizes.max() > LARGEST_WEIGHT or sizes.sum(axis=1).max() * GREATEST >= EXACT:
                 raise fail("out-of-range", "weights are too large to be exact", section=section)

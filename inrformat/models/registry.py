@@ -22,7 +22,7 @@ from ..container.files import write_bytes
 from ..container.headers import MODEL_CRITICAL, ModelHeader, ModelReference, pack_tensors
 from ..container.limits import DEFAULT_LIMITS, Limits
 from ..errors import InputError, LimitError, ModelNotFoundError, UsageError
-from .context import ContextModel, check_weights
+from .context import LARGEST_WEIGHT, ContextModel, check_weights
 from .light import LightSR
 from .sr import SRModel
 from .srdensenet import SRDenseNet
@@ -104,11 +104,13 @@ def pack_context(model: ContextModel, *, name: str, version: int, licence: str, 
 def load_context(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> ContextModel:
     """The context model in a file, given by its bytes or path; raises what `load_model` does."""
     data, header, arrays = _open(source, limits)
-    if header.kind != CONTEXT or header.config:
+    if header.kind != CONTEXT:
         raise fail("model-mismatch", f"a {header.kind} model is no context model", section="MODL")
+    if header.config:
+        raise fail("out-of-range", "the config of a context model is empty", section="MODL")
     if any((a != np.rint(a)).any() for a in arrays.values()):
         raise fail("out-of-range", "a weight is not a whole number", section="TENS")
-    if any(np.abs(a).max() > np.iinfo(np.int16).max for a in arrays.values()):
+    if any(np.abs(a.astype(np.float64)).max() > LARGEST_WEIGHT for a in arrays.values()):
         raise fail("out-of-range", "weights are too large to be exact", section="TENS")
     weights = {name: a.astype(np.int16) for name, a in arrays.items()}
     check_weights(weights)
@@ -163,7 +165,7 @@ def _open(
     data = source if isinstance(source, bytes) else _read(Path(source), limits)
     with layout.Reader(data, limits) as reader:
         if reader.kind != "model":
-            raise fail("bad-first-section", "this is a volume, not a model", section="HEAD")
+            raise fail("bad-first-section", f"this is a {reader.kind}, not a model")
         reader.check_known(MODEL_CRITICAL)
         reader.check_all()
         header = ModelHeader.unpack(reader.read("MODL"), limits)

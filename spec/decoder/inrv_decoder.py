@@ -1,7 +1,7 @@
 """A second decoder of the .inrv format, from `spec/inrv.md` alone; it shares no code with the library.
 
 It prefers the specification's own formulas to speed, and checks all of a file before it gives a value. The
-chapters below are those of the specification, in its order.
+chapters below are those of the specification, in its order; the bricks' arithmetic is in `inrv_lattice.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from typing import Any, TypeVar
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent))
+import inrv_lattice as lattice
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -61,6 +64,7 @@ class Limits:
     max_model_bytes: int = 2**28
     max_work: int = 2**52
     max_activations: int = 2**30
+    max_brick_voxels: int = 2**23
 
 
 def need(rule: bool, code: str, text: str = "") -> None:
@@ -74,7 +78,8 @@ def need(rule: bool, code: str, text: str = "") -> None:
 MAGIC = b"\x93INR\r\n\x1a\n"
 DAMAGED = (b"\x93INR", b"\x13INR", b"\xc2\x93INR", b"\xef\xbf\xbdINR")
 REQUIRED = {"HEAD": {"HEAD", "SIRN"}, "MODL": {"MODL", "TENS"}}
-CRITICAL = {"HEAD": {"HEAD", "SIRN", "SRMD"}, "MODL": {"MODL", "TENS"}}
+LATTICE = {"LATT", "BIDX", "BRIX"}
+CRITICAL = {"HEAD": {"HEAD", "SIRN", "SRMD", "CTXM", "TUNE", *LATTICE}, "MODL": {"MODL", "TENS"}}
 
 
 @cache
@@ -134,6 +139,7 @@ def read_container(data: bytes, first: str, limits: Limits) -> dict[str, bytes]:
     for name in names:
         need(name in CRITICAL[first] or name[0].islower(), "unknown-critical-section", name)
     need(set(names) >= REQUIRED[first], "missing-section")
+    need(set(names) >= LATTICE or not {"CTXM", "TUNE", *LATTICE} & set(names), "missing-section")
     sections = {name: data[start : start + size] for name, _, start, size in entries}
     for name, crc, _, _ in entries:
         need(crc32c(sections[name]) == crc, "bad-section-crc", name)
@@ -342,16 +348,21 @@ def read_head(data: bytes, limits: Limits) -> Header:
     matching(record["base"], "siren")
     sr = record["sr"]
     if sr is not None:
-        fields(sr, "name version sha256", True)
-        matching(sr["name"], NAME)
-        integer(sr["version"], 1, 65535)
-        need(isinstance(sr["sha256"], bytes), "bad-type")
-        need(len(sr["sha256"]) == 32, "out-of-range")
+        check_reference(sr)
     spacing = array(record["spacing"], [3], lambda v: real(v, math.ulp(0), 1e6))
     affine = array(record["affine"], [12], lambda v: real(v, -1e9, 1e9))
     slope = array(record["slope"], [1, shape[0]], real)
     intercept = array(record["intercept"], [1, shape[0]], real)
     return Header(shape, dtype, low, high, factors, sr, spacing, affine, slope, intercept)
+
+
+def check_reference(value: Any) -> None:
+    """Check the map that names a model."""
+    fields(value, "name version sha256", True)
+    matching(value["name"], NAME)
+    integer(value["version"], 1, 65535)
+    need(isinstance(value["sha256"], bytes), "bad-type")
+    need(len(value["sha256"]) == 32, "out-of-range")
 
 
 def read_measured(data: bytes, limits: Limits) -> Map:
@@ -569,7 +580,7 @@ def evaluate(layers: list[Layer], grid: Shape) -> Ints:
 
 @dataclass(frozen=True)
 class Model:
-    """A super-resolution model."""
+    """A model."""
 
     kind: str
     config: dict[str, int]
@@ -584,7 +595,7 @@ def read_model(data: bytes, limits: Limits) -> Model:
     record = fields(read_record(sections["MODL"], limits), names, True)
     matching(record["name"], NAME)
     integer(record["version"], 1, 65535)
-    kind = matching(record["kind"], "light|srdensenet")
+    kind = matching(record["kind"], "light|srdensenet|context")
     need(isinstance(record["config"], dict), "bad-type")
     need(len(record["config"]) <= 64, "out-of-range", "config")
     for key, value in record["config"].items():
@@ -611,11 +622,24 @@ def read_model(data: bytes, limits: Limits) -> Model:
         tensors[name] = tensor.reshape(shape).astype(np.float64)
         offset += tensor.nbytes
     check_kind(kind, record["config"], {name: shape for name, (_, shape) in listed.items()})
+    if kind == "context":
+        check_weights(tensors)
     return Model(kind, record["config"], tensors, hashlib.sha256(data).digest())
 
 
 def check_kind(kind: str, config: dict[str, int], shapes: dict[str, Shape]) -> None:
     """Refuse a model whose config or tensors are not those of its kind."""
+    if kind == "context":
+        need(not config, "out-of-range", "config")
+        names = [f"{network}.{layer}" for network in NETWORKS for layer in ("first", "second", "last")]
+        need(shapes.keys() == set(names), "out-of-range", "tensors")
+        for i, network in enumerate(NETWORKS):
+            first, second, last = (shapes[f"{network}.{layer}"] for layer in ("first", "second", "last"))
+            inputs = len(lattice.neighbours(i % 4)) + 6
+            need(max(first[0], second[0]) <= 1024, "out-of-range", "hidden")
+            right = (first[1:], second[1:], last) == ((inputs,), (first[0] + 1,), (3, second[0] + inputs))
+            need(right, "out-of-range", network)
+        return
     light = {"channels": 256, "layers": 32}
     ranges = light if kind == "light" else {"blocks": 32, "layers": 32, "growth": 128, "maps": 1024}
     need(config.keys() == ranges.keys(), "out-of-range", "config")
@@ -638,6 +662,37 @@ def check_kind(kind: str, config: dict[str, int], shapes: dict[str, Shape]) -> N
         expected = {f"{name}.weight": shape for name, shape in weights.items()}
         expected |= {f"{name}.bias": shape[:1] for name, shape in weights.items()}
     need(shapes == expected, "out-of-range", "tensors")
+
+
+NETWORKS = [f"{where}.{kind}" for where in ("z", "y", "x", "coarse") for kind in range(4)]
+
+
+def check_weights(tensors: dict[str, Floats]) -> None:
+    """Refuse a context model whose weights are not whole, or too large to be exact."""
+    for tensor in tensors.values():
+        need(bool((tensor == np.rint(tensor)).all()), "out-of-range", "not whole")
+        need(abs(tensor).max() <= 2047, "out-of-range", "too large")
+        need(abs(tensor).sum(axis=1).max() * 127 < 2**24, "out-of-range", "too large")
+
+
+def tuned(model: Model, section: bytes | None) -> Model:
+    """The context model with what the section TUNE adds to its weights."""
+    if section is None:
+        return model
+    names = [f"{network}.{layer}" for network in NETWORKS for layer in ("first", "second", "last")]
+    end = 3 * len(names)
+    need(len(section) >= end, "network-truncated", "TUNE")
+    groups = []
+    for i, name in enumerate(names):
+        family, level, shift = section[3 * i : 3 * i + 3]
+        need(family < 2 and level < 93 and shift < 9, "out-of-range", "TUNE")
+        groups.append((model.tensors[name].size, family, level))
+    tensors = dict(model.tensors)
+    changes = decode_integers(section[end:], groups)
+    for name, values, shift in zip(names, changes, section[2:end:3], strict=True):
+        tensors[name] = tensors[name] + (values << shift).reshape(tensors[name].shape)
+    check_weights(tensors)
+    return Model(model.kind, model.config, tensors, model.sha256)
 
 
 def convolve(x: Floats, weights: Floats) -> Floats:
@@ -703,6 +758,7 @@ def srdensenet_detail(x: Floats, factors: Shape, model: Model) -> Floats:
 
 def detail(x: Floats, header: Header, model: Model, limits: Limits) -> Floats:
     """The detail that a model adds to the grid x."""
+    need(model.kind != "context", "model-mismatch", model.kind)
     if model.kind == "light":
         fits = set(header.factors) <= {1, 2, 4} and header.factors != (1, 1, 1)
         border = 2 * model.config["layers"] + 2
@@ -719,6 +775,126 @@ def detail(x: Floats, header: Header, model: Model, limits: Limits) -> Floats:
     return make(x, header.factors, model)[tuple(slice(n) for n in header.shape)]
 
 
+# ---- Lossless and bounded volumes ----
+
+
+@dataclass(frozen=True)
+class Bricks:
+    """The sections LATT, CTXM, TUNE, BIDX and BRIX; a brick with a wrong CRC has no bytes."""
+
+    error: int
+    runs: list[list[int]] | None
+    grid: list[float] | None
+    greatest: int
+    order: list[int]
+    counts: Shape
+    reference: Map
+    context: Model | None
+    tune: bytes | None
+    codes: list[bytes]
+
+
+def read_runs(value: Any, greatest: int) -> list[list[int]]:
+    """Check the runs of values."""
+    runs = array(value, range(1, 65537), lambda v: array(v, [3], lambda n: integer(n, -32768, 65536)))
+    least = -32768
+    for first, stride, count in runs:
+        need(first >= least and stride >= 1 and count >= 1, "out-of-range", "runs")
+        least = first + stride * (count - 1) + 1
+        need(least <= 65536, "out-of-range", "runs")
+    need(sum(count for _, _, count in runs) == greatest + 1, "out-of-range", "runs")
+    return runs
+
+
+def read_bricks(sections: dict[str, bytes], header: Header, limits: Limits) -> Bricks:
+    """Check and read what a lossless or bounded file has besides its base network."""
+    names = "error values grid greatest order bricks model"
+    record = fields(read_record(sections["LATT"], limits), names, True)
+    error, greatest = integer(record["error"], 0, 32767), integer(record["greatest"], 0, 65535)
+    runs = None if record["values"] is None else read_runs(record["values"], greatest)
+    grid = None if record["grid"] is None else array(record["grid"], [2], real)
+    need((runs is None) != (grid is None), "out-of-range", "values or grid")
+    need((grid is None) != (header.dtype == "f4"), "out-of-range", "values or grid")
+    if grid is not None:
+        need(grid[1] > 0 and math.isfinite(grid[0] + greatest * grid[1]), "out-of-range", "grid")
+    if runs is not None:
+        need(error == 0 or (len(runs) == 1 and runs[0][1] == 1), "out-of-range", "a bound needs one run")
+        last = runs[-1][0] + runs[-1][1] * (runs[-1][2] - 1)
+        need((runs[0][0], last) == (header.low, header.high), "out-of-range", "values and range")
+    order = array(record["order"], range(16), lambda axis: integer(axis, 0, 2))
+    need(max(order.count(axis) for axis in range(3)) <= 5, "out-of-range", "order")
+    counts = tuple(array(record["bricks"], [3], lambda n: integer(n, 1, 65536)))
+    need(all(k <= n for k, n in zip(counts, header.shape, strict=True)), "out-of-range", "bricks")
+    need(record["model"] is not None, "bad-type", "model")
+    check_reference(record["model"])
+    largest = math.prod(-(-n // k) for n, k in zip(header.shape, counts, strict=True))
+    need(largest <= limits.max_brick_voxels, "brick-too-large")
+
+    need(len(sections["BIDX"]) == 8 * math.prod(counts), "bad-index")
+    index = np.frombuffer(sections["BIDX"], "<u4").reshape(-1, 2)
+    need(int(index[:, 0].astype(np.int64).sum()) == len(sections["BRIX"]), "bad-index")
+    codes, start = [], 0
+    for size, crc in index.tolist():
+        code = sections["BRIX"][start : start + size]
+        codes.append(code if crc32c(code) == crc else b"")
+        start += size
+
+    context = None
+    if "CTXM" in sections:
+        digest = hashlib.sha256(sections["CTXM"]).digest()
+        need(record["model"]["sha256"] == digest, "model-hash-mismatch")
+        context = read_model(sections["CTXM"], limits)
+        check_context(context, record["model"], sections.get("TUNE"), header, limits)
+    tune = sections.get("TUNE")
+    return Bricks(error, runs, grid, greatest, order, counts, record["model"], context, tune, codes)
+
+
+def check_context(
+    context: Model, reference: Map, tune: bytes | None, header: Header, limits: Limits
+) -> list[lattice.Network]:
+    """The networks of a context model, which must be the one that the file names."""
+    need(context.sha256 == reference["sha256"], "model-hash-mismatch")
+    need(context.kind == "context", "model-mismatch", context.kind)
+    tensors = tuned(context, tune).tensors
+    networks = [
+        (tensors[f"{name}.first"], tensors[f"{name}.second"], tensors[f"{name}.last"]) for name in NETWORKS
+    ]
+    work = max(sum(layer.size for layer in layers) for layers in networks) * math.prod(header.shape)
+    need(work <= limits.max_work, "too-much-work")
+    return networks
+
+
+def to_values(levels: Ints, bricks: Bricks, header: Header) -> NDArray[Any]:
+    """The stored values of levels."""
+    if bricks.grid is not None:
+        return store(bricks.grid[0] + levels.astype(np.float64) * bricks.grid[1], header)
+    table = [first + stride * k for first, stride, count in bricks.runs or [] for k in range(count)]
+    return np.array(table).astype(f"<{header.dtype}")[levels]
+
+
+def decode_bricks(file: File, context: Model | None) -> NDArray[Any]:
+    """The full level of a lossless or bounded file, exact."""
+    bricks, header = file.bricks, file.header
+    assert bricks is not None
+    context = bricks.context or context
+    if context is None:
+        raise ModelNotFound(f"{bricks.reference['name']}, SHA-256 {bricks.reference['sha256'].hex()}")
+    networks = check_context(context, bricks.reference, bricks.tune, header, file.limits)
+    plan = lattice.Plan(bricks.greatest, bricks.error, bricks.order, networks)
+    out = np.empty(header.shape, f"<{header.dtype}")
+    for code, place in zip(bricks.codes, np.ndindex(*bricks.counts), strict=True):
+        box = tuple(
+            slice(i * n // k, (i + 1) * n // k)
+            for i, n, k in zip(place, header.shape, bricks.counts, strict=True)
+        )
+        try:
+            levels = lattice.decode_brick(code, out[box].shape, plan)
+        except lattice.Damaged as error:
+            raise InvalidFile("damaged-brick", str(place)) from error
+        out[box] = to_values(levels, bricks, header)
+    return out
+
+
 # ---- Decoding ----
 
 
@@ -729,6 +905,7 @@ class File:
     header: Header
     network: list[Layer]
     model: Model | None
+    bricks: Bricks | None
     metadata: Map | None
     measured: Map | None
     provenance: Map | None
@@ -753,6 +930,7 @@ def read_file(data: bytes, limits: Limits | None = None) -> File:
         header,
         read_network(sections["SIRN"], header.lr_shape, limits),
         model,
+        read_bricks(sections, header, limits) if "LATT" in sections else None,
         optional("meta", read_metadata),
         optional("meas", read_measured),
         optional("prov", read_provenance),
@@ -810,7 +988,9 @@ def full_values(file: File, model: Model | None = None) -> tuple[Floats, float]:
 
 
 def full(file: File, model: Model | None = None) -> NDArray[Any]:
-    """The volume at full size in stored values, within the specification's tolerance."""
+    """The volume at full size in stored values: exact with bricks, else within the tolerance."""
+    if file.bricks is not None:
+        return decode_bricks(file, model)
     low, high = file.header.low, file.header.high
     return store(full_values(file, model)[0].clip(low, high), file.header)
 
