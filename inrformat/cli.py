@@ -511,11 +511,17 @@ def _facts(found: Info) -> Iterator[tuple[str, str]]:
     yield "spacing", f"{_by(found.spacing)} mm"
     yield "LR grid", f"{_by(found.lr_shape)}, smaller by {_by(found.factors)}"
     yield "network", f"{found.depth} layers of {found.width}, {found.parameters:,} parameters"
-    if found.sr is None:
+    if found.bound is not None and found.context is not None:
+        how = (
+            "lossless" if found.bound["lossless"] else f"within {found.bound['max_error']:g} of the original"
+        )
+        yield "full size", f"{how}, in bricks: {_by(found.bound['bricks'])}"
+        tuned = ", tuned" if found.context["tuned"] else ""
+        yield "", f"by the context model {_named(found.context)}{tuned}"
+    elif found.sr is None:
         yield "full size", "by Lanczos"
     else:
-        where = "in this file" if found.sr["embedded"] else f"SHA-256 {found.sr['sha256'][:16]}..."
-        yield "full size", f"by the super-resolution model {found.sr['name']} {found.sr['version']} ({where})"
+        yield "full size", f"by the super-resolution model {_named(found.sr)}"
     if (measured := found.measured) is not None:
         yield "measured", _quality(found)
         if measured.psnr_lanczos is not None and found.sr is not None:
@@ -532,6 +538,12 @@ def _facts(found: Info) -> Iterator[tuple[str, str]]:
             "made by",
             f"{made.software}, preset {made.preset}, seed {made.seed}, {made.steps} steps, {made.device}",
         )
+
+
+def _named(model: dict[str, Any]) -> str:
+    """A model that a file needs, and where it is."""
+    where = "in this file" if model["embedded"] else f"SHA-256 {model['sha256'][:16]}..."
+    return f"{model['name']} {model['version']} ({where})"
 
 
 def _patient(metadata: dict[str, Any]) -> dict[str, str]:

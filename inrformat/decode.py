@@ -12,7 +12,7 @@ import numpy as np
 
 from .coding import network as base_network
 from .container.codes import fail
-from .container.headers import VOLUME_CRITICAL, Measured, Provenance, VolumeHeader
+from .container.headers import VOLUME_CRITICAL, LatticeHeader, Measured, Provenance, VolumeHeader
 from .container.layout import Reader
 from .container.limits import DEFAULT_LIMITS, Limits
 from .container.metadata import unpack_metadata
@@ -93,6 +93,7 @@ class File:
         self.limits, self.tile, self.use_sr = limits, tuple(tile), use_sr
         self._fill = damaged == "fill"
         self._bricks: Bricks | None = None
+        self._lattice: LatticeHeader | None = None
         self._device_name, self._models = device, models
         self._evaluator: Any = None
         self._model = model
@@ -262,16 +263,25 @@ class File:
     @property
     def lossless(self) -> bool:
         """Whether the full level is the original; FormatError if the file's parts do not say."""
-        return self.bricks is not None and self.bricks.header.error == 0 and self.dtype.kind != "f"
+        return self.lattice is not None and self.lattice.error == 0 and self.dtype.kind != "f"
+
+    @property
+    def lattice(self) -> LatticeHeader | None:
+        """How the bricks are coded, checked on first use; None: there are none. FormatError, LimitError."""
+        if self._lattice is None and self.bounded:
+            header = LatticeHeader.unpack(self._reader.read(LatticeHeader.SECTION), self.limits)
+            header.check(self.header, self.limits)
+            self._lattice = header
+        return self._lattice
 
     @property
     def bricks(self) -> Bricks | None:
         """The bricks of a lossless or bounded file, read and checked on first use; None: it has none."""
-        if self._bricks is None and self.bounded:
+        if self._bricks is None and self.lattice is not None:
             from .residual import Bricks
 
             self._bricks = Bricks.open(
-                self._reader, self.header, self.dtype, self.device, self._models, self.limits
+                self._reader, self.lattice, self.header, self.dtype, self.device, self._models, self.limits
             )
         return self._bricks
 

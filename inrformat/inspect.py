@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .container.headers import Measured, Provenance
+from .container.headers import LatticeHeader, Measured, ModelReference, Provenance
 from .container.limits import DEFAULT_LIMITS, Limits
 from .decode import File, Source
-from .errors import InputError, PromiseError
+from .errors import InputError, ModelNotFoundError, PromiseError
 from .metrics import Comparison
 from .volume import Volume
 
@@ -24,6 +25,10 @@ class Info:
     bytes, ratio   of the file, and the stored values' bytes over them.
     sections       type, offset, length and CRC-32C of each section, in file order.
     sr             the super-resolution model that the full level needs; None: Lanczos.
+    bound          of a lossless or bounded file: whether it is lossless, by how much a value may differ from
+                   the original's in stored units (floats: before rounding to float32), and into how many
+                   bricks each axis is cut; None: nothing bounds the full level.
+    context        the context model that the full level of such a file needs; None: it is no such file.
     measured       what the encoder measured after decoding; None if the file does not tell.
     """
 
@@ -41,6 +46,8 @@ class Info:
     depth: int
     parameters: int
     sr: dict[str, Any] | None
+    bound: dict[str, Any] | None
+    context: dict[str, Any] | None
     measured: Measured | None
     provenance: Provenance | None
     sections: tuple[dict[str, Any], ...]
@@ -59,7 +66,7 @@ def info(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Info:
 def info_of(file: File) -> Info:
     """What an open file says of itself."""
     header, layout, network = file.header, file.reader.layout, file.network()
-    sr = header.sr
+    sr, lattice = header.sr, file.lattice
     return Info(
         bytes=layout.file_length,
         ratio=file.raw_bytes / layout.file_length,
@@ -74,14 +81,11 @@ def info_of(file: File) -> Info:
         width=network.width,
         depth=network.depth,
         parameters=network.parameters,
-        sr=None
-        if sr is None
-        else {
-            "name": sr.name,
-            "version": sr.version,
-            "sha256": sr.sha256.hex(),
-            "embedded": file.reader.has("SRMD"),
-        },
+        sr=None if sr is None else _model(sr, file, "SRMD"),
+        bound=None if lattice is None else _bound(file, lattice),
+        context=None
+        if lattice is None
+        else {**_model(lattice.model, file, "CTXM"), "tuned": file.reader.has("TUNE")},
         measured=file.measured,
         provenance=file.provenance,
         sections=tuple(
@@ -89,6 +93,23 @@ def info_of(file: File) -> Info:
             for s in layout.sections
         ),
     )
+
+
+def _model(model: ModelReference, file: File, section: str) -> dict[str, Any]:
+    """A model that a file names, and whether the file holds it."""
+    digest = model.sha256.hex()
+    return {
+        "name": model.name,
+        "version": model.version,
+        "sha256": digest,
+        "embedded": file.reader.has(section),
+    }
+
+
+def _bound(file: File, lattice: LatticeHeader) -> dict[str, Any]:
+    """How far the full level may be from the original."""
+    error = float(lattice.error) if lattice.grid is None else (lattice.error + 0.5) * lattice.grid[1]
+    return {"lossless": file.lossless, "max_error": error, "bricks": lattice.bricks}
 
 
 def verify(
@@ -100,6 +121,10 @@ def verify(
 ) -> Info:
     """Check every checksum and every record of a file; with the original, its figures and promise too.
 
+    Of a lossless or bounded file that includes how its bricks are coded, their index and, where it is here,
+    the context model and the changes to it. Of the bricks themselves only the checksums are compared: that
+    their codes are whole shows when they are decoded, which is what the comparison with an original does.
+
     Raises FormatError (which section and offset), PromiseError (a figure that a decode does not reach),
     InputError (the original is of another shape or type), ModelNotFoundError.
     """
@@ -109,6 +134,8 @@ def verify(
         file.metadata  # noqa: B018 - reading it checks it
         if file.reader.has("SRMD"):
             file.model  # noqa: B018
+        with suppress(ModelNotFoundError):
+            file.bricks  # noqa: B018
         if original is not None:
             _verify_original(file, found, original)
         return found
@@ -134,5 +161,9 @@ def _verify_original(file: File, found: Info, original: Volume) -> None:
     promise = measured.promise
     if promise is not None and promise.kind == "ratio" and abs(found.ratio / promise.value - 1) > 0.05:
         raise PromiseError(f"the file promises a ratio of {promise.value:g}; it has {found.ratio:.4g}")
+    if promise is not None and promise.kind == "max_error" and result.max_error > promise.value:
+        raise PromiseError(
+            f"the file promises errors of at most {promise.value:g}; it decodes to {result.max_error:g}"
+        )
     if promise is not None and promise.kind == "psnr" and reached < promise.value - PSNR_TOLERANCE:
         raise PromiseError(f"the file promises {promise.value:g} dB; it decodes to {reached:.2f} dB")

@@ -127,6 +127,7 @@ class Bricks:
     def open(
         cls,
         reader: Reader,
+        header: LatticeHeader,
         volume: VolumeHeader,
         dtype: np.dtype[Any],
         device: torch.device,
@@ -134,7 +135,6 @@ class Bricks:
         limits: Limits,
     ) -> Bricks:
         """Check all that says how the bricks are coded, and find the context model; ModelNotFoundError."""
-        header = read_header(reader, volume, limits)
         index = _index(reader, header)
         if reader.has("CTXM"):
             data = reader.read("CTXM")
@@ -193,13 +193,6 @@ class Bricks:
         start, end = int(self._starts[number]), int(self._starts[number + 1])
         code = self.reader.read_part("BRIX", start, end - start)
         return code if google_crc32c.value(code) == self._crcs[number] else b""
-
-
-def read_header(reader: Reader, volume: VolumeHeader, limits: Limits) -> LatticeHeader:
-    """The record of section LATT, checked against the volume's; FormatError, LimitError."""
-    header = LatticeHeader.unpack(reader.read(LatticeHeader.SECTION), limits)
-    header.check(volume, limits)
-    return header
 
 
 def _index(reader: Reader, header: LatticeHeader) -> tuple[Array, Array]:

@@ -122,6 +122,8 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
         "encode h.npy h.inrv --factors 1,2,2",
         "decode h.inrv d.npy",
         "info h.inrv --patient",
+        "encode h.npy l.inrv --lossless",
+        "info l.inrv",
         "verify h.inrv",
         "demo out",
         "train-sr h.npy -o m.inrm --seconds 0.1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,79 @@ def test_a_region_reads_its_bricks_alone(scan):
     assert np.array_equal(opened[2:30, 100:130, 0], data[2:30, 100:130, 0])
     assert len(read) == 1  # of 8
     assert read[0][2] < 0.15 * len(file)
+
+
+def test_info_of_a_lossless_and_of_a_bounded_file(scan):
+    _, file = scan
+    found = inrformat.info(file)
+    assert found.sr is None
+    assert found.bound == {"lossless": True, "max_error": 0.0, "bricks": (2, 2, 2)}
+    reference = registry.default_context().reference
+    assert found.context == {
+        "name": reference.name,
+        "version": reference.version,
+        "sha256": reference.sha256.hex(),
+        "embedded": False,
+        "tuned": True,
+    }
+    data = noisy((5, 20, 21))
+    found = inrformat.info(inrformat.encode(data, max_error=3.7, context=registry.default_context()))
+    assert found.bound == {"lossless": False, "max_error": 3.0, "bricks": (1, 1, 1)}
+    assert found.context["embedded"]
+    assert not found.context["tuned"]
+    found = inrformat.info(inrformat.encode(data.astype(np.float32), max_error=3.7))
+    assert not found.bound["lossless"]
+    assert 3.6 < found.bound["max_error"] < 3.7
+    found = inrformat.info(inrformat.encode(data, seconds=0.1))
+    assert found.bound is found.context is None
+
+
+def changed(file, **bodies):
+    """The file with other bytes in some sections, and right checksums; None: without the section."""
+    with Reader(file) as reader:
+        sections = [(s.type, bodies.get(s.type, reader.read(s.type))) for s in reader.sections]
+    return build([(name, body) for name, body in sections if body is not None])
+
+
+def test_verify_opens_the_bricks(scan):
+    _, file = scan
+    inrformat.verify(file)
+    header = LatticeHeader.unpack(body_of(file, "LATT"))
+    kinds = b"\x09" + body_of(file, "TUNE")[1:]
+    for code, bodies in (
+        ("out-of-range", {"TUNE": kinds}),
+        ("bad-index", {"BIDX": body_of(file, "BIDX")[:-8]}),
+        ("bad-index", {"BRIX": body_of(file, "BRIX")[:-1]}),
+        ("missing-section", {"LATT": None}),
+        ("missing-section", {"BIDX": None}),
+        ("record-truncated", {"LATT": b""}),
+    ):
+        with pytest.raises(errors.FormatError) as caught:
+            inrformat.verify(changed(file, **bodies))
+        assert caught.value.code == code
+    unknown = LatticeHeader(**{**vars(header), "model": replace(header.model, sha256=bytes(32))}).pack()
+    inrformat.verify(changed(file, LATT=unknown))  # the model is not here: the rest is right
+    with pytest.raises(errors.FormatError):
+        inrformat.verify(changed(file, LATT=unknown, BIDX=b""))
+
+
+def test_verify_tells_a_promise_that_is_not_kept():
+    data = noisy((5, 20, 21))
+    file = inrformat.encode(data, max_error=3)
+    other = data.copy()
+    other.flat[int(np.argmax(inrformat.decode(file).data == data))] += 4
+    with pytest.raises(errors.PromiseError, match=r"at most 3; it decodes to 4|PSNR"):
+        inrformat.verify(file, original=Volume(other))
+
+
+def test_files_of_another_kind_are_named():
+    pack = build([("FILE", b""), ("REST", b"")])
+    with pytest.raises(errors.FormatError, match="this is a pack, not a volume"):
+        inrformat.decode(pack)
+    with pytest.raises(errors.FormatError, match="this is a pack, not a model"):
+        registry.load_model(pack)
+    with pytest.raises(errors.FormatError, match="this is a model, not a volume"):
+        inrformat.decode(registry.SHIPPED / registry.DEFAULT)
 
 
 def test_the_preview_needs_no_brick(scan):
