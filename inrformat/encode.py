@@ -456,7 +456,7 @@ def _reach_bound(
     model, tuned = context or default_context(), None
     if data.size >= TUNED_VOXELS:
         with bar.stage("tuning"):
-            tuned = tune(model, job.volume, levels, job.settings.seed)
+            tuned = tune(model, job.volume, levels, job.settings.seed, job.preset.tuning)
     with bar.stage("coding"):
         embed = context is not None
         job.bricks = residual.write(job.volume, levels, model, job.device, bar.set, tuned=tuned, embed=embed)

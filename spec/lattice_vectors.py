@@ -19,7 +19,7 @@ from inrformat.coding.levels import Levels
 from inrformat.container import ModelHeader, ModelReference, VolumeHeader, pack_tensors, records
 from inrformat.container.headers import LatticeHeader
 from inrformat.container.layout import build
-from inrformat.models.context import LAST, NETWORKS, ContextModel, pack_changes
+from inrformat.models.context import LAYERS, NETWORKS, ContextModel, pack_changes
 from inrformat.models.registry import load_context, pack_context
 
 Array = np.ndarray[Any, Any]
@@ -206,12 +206,12 @@ def valid(siren: bytes) -> dict[str, bytes]:
     weights = {key: w.astype(np.float32) for key, w in random_weights(31).items()}
     put("model-f4", data, model=any_model_file(weights))
     base, rng = load_context(TINY), np.random.default_rng(32)
-    changes = {
-        name: (base.weights[name] + rng.integers(-reach, reach + 1, base.weights[name].shape)).astype(
-            np.int16
-        )
-        for name, reach in zip(LAST, [0, 1, 5, 30, 120, 300, 700, 1900] * 2, strict=True)
-    }
+    changes = {}
+    for number, name in enumerate(LAYERS):  # of every size, and with every shift
+        shape, shift = base.weights[name].shape, number % 9
+        reach = (0, 1, 5, 30, 120, 300, 700, 1900)[number // 3 % 8] >> shift
+        change = rng.integers(-reach, reach + 1, shape) << shift
+        changes[name] = np.clip(base.weights[name] + change, -2047, 2047).astype(np.int16)
     put("tune", data, changes=changes)
     put("wide", picture((5, 6, 7), "u2", 11, share=1.9))
     put("escapes", picture((6, 7, 9), "i2", 12, share=0.001, spikes=0.1))
@@ -381,10 +381,11 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
     base = load_context(TINY)
     same = pack_changes(base, base)
     model("tune-empty", "network-truncated", TINY, b"")
-    model("tune-short", "network-truncated", TINY, same[:31])
+    model("tune-short", "network-truncated", TINY, same[:143])
     model("tune-family", "out-of-range", TINY, b"\x02" + same[1:])
     model("tune-level", "out-of-range", TINY, same[:1] + bytes([93]) + same[2:])
-    model("tune-cut", "rans-truncated", TINY, same[:34])
+    model("tune-shift", "out-of-range", TINY, same[:2] + b"\x09" + same[3:])
+    model("tune-cut", "rans-truncated", TINY, same[:146])
     model("tune-appended", "rans-bad-end", TINY, same + b"\0\0")
     high = {**base.weights, "z.0.last": np.full_like(base.weights["z.0.last"], 2048)}
     model("tune-too-large", "out-of-range", TINY, pack_changes(base, base.changed(high)))
@@ -414,8 +415,11 @@ class Code:
         for kind, count in (("<u2", roots), ("<u4", lanes_for(voxels)), ("<u2", words)):
             arrays.append(np.frombuffer(code, kind, count, at).tolist())
             at += count * int(kind[2])
-        last = np.frombuffer(code, "<i4", escapes, at + low).tolist()
-        return cls(*arrays, code[at : at + low], last)
+        at += low
+        small = np.frombuffer(code, np.uint8, escapes, at)
+        last = small.astype(np.int64)
+        last[small == 255] = np.frombuffer(code, "<u4", -1, at + escapes)
+        return cls(*arrays, code[at - low : at], last.tolist())
 
     def join(self) -> bytes:
         """The code."""
@@ -424,7 +428,9 @@ class Code:
             np.array(values, kind).tobytes()
             for values, kind in ((self.roots, "<u2"), (self.states, "<u4"), (self.words, "<u2"))
         )
-        return b"\x02" + counts + b"".join(arrays) + self.low + np.array(self.escapes, "<i4").tobytes()
+        last = np.array(self.escapes, np.int64)
+        small, large = np.minimum(last, 255).astype(np.uint8), last[last >= 255].astype("<u4")
+        return b"\x02" + counts + b"".join(arrays) + self.low + small.tobytes() + large.tobytes()
 
 
 def broken_bricks(good: Parts) -> dict[str, bytes]:
@@ -460,6 +466,9 @@ def broken_bricks(good: Parts) -> dict[str, bytes]:
         "low-bits-padding": replace(is_, low=is_.low[:-1] + bytes([is_.low[-1] | 128])).join(),
         "escape-missing": replace(is_, escapes=is_.escapes[:-1]).join(),
         "escape-left": replace(is_, escapes=[*is_.escapes, 0]).join(),
+        "escape-large-missing": replace(is_, escapes=[*is_.escapes[:-1], 255]).join()[:-4],
+        "escape-large-small": replace(is_, escapes=[*is_.escapes[:-1], 255]).join()[:-4]
+        + bytes([254, 0, 0, 0]),
     }
 
 

@@ -93,9 +93,18 @@ def test_the_readme_in_the_shell(tmp_path, capsys):
         if line.startswith("inrformat ")
     ]
     batch = {"archive", "restore"}
-    assert {c[1] for c in commands} == {"encode", "decode", "info", "verify", "train-sr", "demo", *batch}
+    assert {c[1] for c in commands} == {
+        "encode",
+        "decode",
+        "info",
+        "verify",
+        "train-sr",
+        "train-context",
+        "demo",
+        *batch,
+    }
     for command in commands:
-        extra = ["--seconds", "0.1"] if command[1] == "train-sr" else []
+        extra = ["--seconds", "0.1"] if command[1].startswith("train") else []
         assert cli.main(command[1:] + extra) == 0, (command, capsys.readouterr().err)
 
 

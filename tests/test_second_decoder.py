@@ -23,7 +23,7 @@ import inrformat.fit.context
 from inrformat import fit
 from inrformat.coding import bricks
 from inrformat.models import registry
-from inrformat.models.context import LAST
+from inrformat.models.context import LAYERS
 
 SPEC = Path(__file__).parents[1] / "spec"
 PROGRAM = SPEC / "decoder" / "inrv_decoder.py"
@@ -274,12 +274,13 @@ def test_fresh_file_of_several_bricks_with_layers_of_its_own(
 
     def tune(model: Any, *_: Any) -> Any:
         """Changes of all sizes, in the place of training."""
-        last = {key: model.weights[key] for key in LAST}
+        last = {key: model.weights[key] for key in LAYERS}
         changes = {
             key: rng.integers(-30, 31, w.shape) * (rng.random(w.shape) < 0.3) for key, w in last.items()
         }
         return model.changed(
-            model.weights | {key: (w + changes[key]).astype("i2") for key, w in last.items()}
+            model.weights
+            | {key: np.clip(w + changes[key], -2047, 2047).astype("i2") for key, w in last.items()}
         )
 
     monkeypatch.setattr(fit.context, "tune", tune)

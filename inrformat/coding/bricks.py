@@ -5,7 +5,8 @@ A brick is one byte that says how it is coded, and then
     0   its levels as they are, u8 where the greatest level is below 256, u16 otherwise;
     1   one level, u16, that all its voxels have;
     2   three counts, u32: words, bytes of low bits, escapes; then the levels of the coarsest lattice, u16;
-        the lanes' final states, u32; the words, u16; the low bits; the escapes, i32. All little-endian.
+        the lanes' final states, u32; the words, u16; the low bits; the escapes, u8; those that are too large
+        for that, u32. All little-endian.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .lattice import Context, Lattice, Prediction, Shape, Span, Split, order_of_
 
 RAW, CONSTANT, CODED = 0, 1, 2
 COUNTS = struct.Struct("<III")
+LARGE = 255
+"""Stands for an escape that does not fit a byte."""
 PART = 1 << 13
 """Points that are predicted at a time on a CPU: what is made of them fits its cache."""
 PART_GPU = 1 << 20
@@ -161,11 +164,11 @@ class _Residuals:
         residual = torch.div(true - predicted.centre + self.step // 2, self.step, rounding_mode="floor")
         raised = residual + (1 << predicted.bits >> 1)
         high = raised >> predicted.bits
-        escaped = high.abs() > _reach(predicted.table)
+        beyond = high.abs() - _reach(predicted.table) - 1
+        escaped = beyond >= 0
         self._symbols.append((predicted.table, torch.where(escaped, mixtures.ESCAPE, high + mixtures.ZERO)))
-        bits = torch.where(escaped, 0, predicted.bits)
-        self._low.append((raised & (1 << bits) - 1, bits))
-        self._escapes.append((escaped, residual))
+        self._low.append((raised & (1 << predicted.bits) - 1, predicted.bits))
+        self._escapes.append((escaped, 2 * beyond + (high < 0)))
         return predicted.centre + residual * self.step
 
     def codes(self, coarse: Levels, count: int) -> list[bytes]:
@@ -173,14 +176,14 @@ class _Residuals:
         if not self._symbols:  # the brick is nothing but its coarsest lattice
             return [bytes([CODED]) + COUNTS.pack(0, 0, 0) + c.astype("<u2").tobytes() for c in coarse]
         states, words = lanes.encode(self._symbols, count)
-        low, bits, escaped, residual = (
+        low, bits, escaped, beyond = (
             torch.cat(parts, dim=1)
             for parts in (*zip(*self._low, strict=True), *zip(*self._escapes, strict=True))
         )
         result = []
         for i, word in enumerate(words):
             packed = _pack(low[i], bits[i])
-            escapes = residual[i][escaped[i]].cpu().numpy().astype("<i4")
+            escapes = beyond[i][escaped[i]].cpu().numpy()
             result.append(
                 bytes([CODED])
                 + COUNTS.pack(len(word), len(packed), len(escapes))
@@ -188,7 +191,8 @@ class _Residuals:
                 + states[i].cpu().numpy().astype("<u4").tobytes()
                 + word.cpu().numpy().astype("<u2").tobytes()
                 + packed
-                + escapes.tobytes()
+                + np.minimum(escapes, LARGE).astype(np.uint8).tobytes()
+                + escapes[escapes >= LARGE].astype("<u4").tobytes()
             )
         return result
 
@@ -213,30 +217,37 @@ class _Code:
     states: npt.NDArray[np.uint32]
     words: npt.NDArray[np.uint16]
     low: npt.NDArray[np.uint8]
-    escapes: npt.NDArray[np.int32]
+    escapes: npt.NDArray[np.int64]
 
     @classmethod
     def parse(cls, code: bytes, shape: Shape, order: Sequence[int], span: Span) -> _Code | None:
         """The parts, or None if they do not add up."""
         if len(code) < 1 + COUNTS.size:
             return None
-        words, low, escapes = COUNTS.unpack_from(code, 1)
+        word_count, low_bytes, escapes = COUNTS.unpack_from(code, 1)
         coarse = int(np.prod([-(-n // (1 << list(order).count(axis))) for axis, n in enumerate(shape)]))
         voxels = int(np.prod(shape))
         predicted = voxels - coarse
-        if max(words, escapes) > predicted or 8 * low > mixtures.MOST_BITS * predicted + 7:
+        if max(word_count, escapes) > predicted or 8 * low_bytes > mixtures.MOST_BITS * predicted + 7:
             return None  # more than the residuals can take: nothing is allocated for it
         count = lanes.lanes_for(voxels) if predicted else 0
-        sizes = (2 * coarse, 4 * count, 2 * words, low, 4 * escapes)
-        if len(code) != 1 + COUNTS.size + sum(sizes):
+        sizes = [2 * coarse, 4 * count, 2 * word_count, low_bytes, escapes]
+        end = 1 + COUNTS.size + sum(sizes)
+        if len(code) < end:
+            return None
+        sizes.append(4 * code.count(LARGE, end - escapes, end))
+        if len(code) != end + sizes[-1]:
             return None
         ends = np.cumsum([1 + COUNTS.size, *sizes])
         parts = [
             np.frombuffer(code, dtype, size // np.dtype(dtype).itemsize, start)
-            for dtype, size, start in zip(("<u2", "<u4", "<u2", "u1", "<i4"), sizes, ends, strict=False)
+            for dtype, size, start in zip(("<u2", "<u4", "<u2", "u1", "u1", "<u4"), sizes, ends, strict=False)
         ]
-        right = (parts[0] <= span.greatest).all() and (parts[1] >= lanes.LOW).all()
-        return cls(*parts) if right else None
+        coarsest, states, words, low, small, large = parts
+        right = (coarsest <= span.greatest).all() and (states >= lanes.LOW).all() and (large >= LARGE).all()
+        beyond = small.astype(np.int64)
+        beyond[small == LARGE] = large
+        return cls(coarsest, states, words, low, beyond) if right else None
 
 
 class _Source:
@@ -267,18 +278,20 @@ class _Source:
         """The levels (bricks, n) of a class."""
         columns = self._lanes.decode(predicted.table)
         escaped = columns == mixtures.ESCAPE
-        bits = torch.where(escaped, 0, predicted.bits)
+        bits = predicted.bits
         ends = self._bits[:, None] + bits.cumsum(1)
         at = ends - bits
         window = self._windows.gather(1, (at >> 3).clamp_(max=self._windows.shape[1] - 1))
         low = window >> (at & 7) & (1 << bits) - 1
         self._bits = ends[:, -1]
-        residual = ((columns - mixtures.ZERO) << bits) + low - (1 << bits >> 1)
+        high = columns - mixtures.ZERO
         if bool(escaped.any()):
             rank = self._escaped[:, None] + escaped.cumsum(1)
-            escape = self._escapes.gather(1, (rank - 1).clamp_(0, self._escapes.shape[1] - 1))
-            residual = torch.where(escaped, escape, residual)
+            beyond = self._escapes.gather(1, (rank - 1).clamp_(0, self._escapes.shape[1] - 1))
+            size = (beyond >> 1) + _reach(predicted.table) + 1
+            high = torch.where(escaped, torch.where(beyond & 1 > 0, -size, size), high)
             self._escaped = rank[:, -1]
+        residual = (high << bits) + low - (1 << bits >> 1)
         return predicted.centre + residual * self.step
 
     def wrong(self) -> list[int]:

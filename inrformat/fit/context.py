@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..coding import lattice
+from ..coding import integers, lattice
 from ..coding.lattice import Context, Shape, Span
 from ..coding.levels import Levels
 from ..errors import InputError, UsageError
@@ -29,6 +29,7 @@ from ..models.context import (
     SCALE,
     UNIT,
     ContextModel,
+    Network,
     network_of,
 )
 from ..parallel import map_on_cores
@@ -45,7 +46,10 @@ KEPT = 4096
 STEPS_PER_PIECE = 20
 FIRST_PIECES = 48
 MUON_RATE, ADAM_RATE = 2e-2, 4e-3
-LEAST_MASS = 2.0**-36
+TUNING_MUON_RATE = 1e-2
+LEAST_MASS = 2.0**-32
+MOST_OCTAVES = 20.0
+"""By which a distribution's spread differs from the neighbours', at most: the bank has no more."""
 SLACK = 2.0**-8
 """What the bank's least frequencies cost every distribution, about."""
 
@@ -76,12 +80,7 @@ class FloatNetwork(torch.nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(3, n) outputs for features (inputs, n)."""
-        most = lattice.GREATEST / UNIT
-        x = features.float() / UNIT
-        hidden = (self.first @ x).clamp(0, most)
-        constant = torch.full_like(hidden[:1], lattice.CONSTANT / UNIT)
-        hidden = (self.second @ torch.cat([hidden, constant])).clamp(0, most)
-        return self.last @ torch.cat([hidden, x])
+        return _outputs({"first": self.first, "second": self.second, "last": self.last}, features)
 
 
 @dataclass
@@ -135,14 +134,21 @@ def bits(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     unit, spread, difference, step = targets
     error = (difference - outputs[0] * unit).abs()
-    sigma = spread * torch.exp2(outputs[1] * (SCALE * UNIT / 512 / 8))
+    octaves = (outputs[1] * (SCALE * UNIT / 512 / 8)).clamp(-MOST_OCTAVES, MOST_OCTAVES)
+    sigma = spread * torch.exp2(octaves)
     sigma = torch.maximum(sigma, step / 16)
     heavy = torch.sigmoid((outputs[2] * 2.0 - 2.0).clamp(-6.0, 1.0))
     near, far = (error - step / 2) / sigma, (error + step / 2) / sigma
     gauss = torch.special.ndtr(-near) - torch.special.ndtr(-far)
-    student = (far / torch.sqrt(2 + far * far) - near / torch.sqrt(2 + near * near)) / 2
-    mass = (1 - heavy) * gauss + heavy * student
+    mass = ((1 - heavy) * gauss + heavy * (_student_tail(near) - _student_tail(far))).clamp(min=0.0)
     return -torch.log2(mass * (1 - SLACK * torch.minimum(sigma / step, torch.ones(()))) + LEAST_MASS)
+
+
+def _student_tail(z: Tensor) -> Tensor:
+    """The mass beyond z of Student's t with two degrees of freedom, without cancellation."""
+    root = torch.sqrt(2 + z * z)
+    tail = 1 / (root * (root + z.abs()))
+    return torch.where(z < 0, 1 - tail, tail)
 
 
 def train_context(
@@ -325,46 +331,45 @@ def _shrink(piece: npt.NDArray[np.float32], zoom: Sequence[int]) -> npt.NDArray[
 
 
 TUNING_PIECES, TUNING_STEPS = 40, 300
+"""Pieces of a volume that its own last layers are fitted to, and the steps of each."""
 CHECKED = 0.2
 """The share of the points that tuning does not see, but is measured on."""
-TUNED_BITS = 6.0
-"""What a changed weight takes, about."""
+COARSE_SHIFT = 2
+"""Changes of the hidden layers are multiples of 2^2 / 512: they need no more precision."""
 
 
-def tune(model: ContextModel, volume: Volume, levels: Levels, seed: int) -> ContextModel:
-    """The model with the last layers that suit a volume better, where that saves more bits than it takes.
+def tune(model: ContextModel, volume: Volume, levels: Levels, seed: int, effort: int = 0) -> ContextModel:
+    """The model with weights of a volume's own, where they save more bits than they take.
 
-    Pieces of the volume are coded by the model; then each network's last layer, which is linear, is fitted to
-    what was seen. Networks are changed one by one, each if it pays on points that its fit has not seen.
+    Pieces of the volume are coded by the model. Each network's last layer, which is linear, is fitted to what
+    was seen; with some effort its other layers too, `effort` times as many steps. Networks are changed one by
+    one, each if it pays on points that its fit has not seen.
     """
     rng = np.random.default_rng(seed)
     span = Span(levels.greatest, 2 * levels.error + 1)
-    places = [_place(volume.shape, rng) for _ in range(TUNING_PIECES)]
-    seeds = rng.integers(0, 2**32, TUNING_PIECES)
+    places = [_place(volume.shape, rng) for _ in range(TUNING_PIECES * (1 + min(effort, 2)))]
+    seeds = rng.integers(0, 2**32, len(places))
 
     def look(number: int) -> list[tuple[int, Seen]]:
         piece = levels.of(volume.data[places[number]]).astype(np.float32)
         order = lattice.schedule((piece.shape[0], piece.shape[1], piece.shape[2]), volume.spacing)
+        found = []
         own = np.random.default_rng(seeds[number])
-        return [
-            (
-                which,
-                Seen.of(context, model.networks[which].before_last(context.features), true, span.step, keep),
-            )
-            for which, context, true, keep in observe(model, piece, order, span, own)
-        ]
+        for which, context, true, keep in observe(model, piece, order, span, own):
+            features = context.features if effort else model.networks[which].before_last(context.features)
+            found.append((which, Seen.of(context, features, true, span.step, keep)))
+        return found
 
-    seen = [pair for pairs in map_on_cores(look, range(TUNING_PIECES)) for pair in pairs]
+    seen = [pair for pairs in map_on_cores(look, range(len(places))) for pair in pairs]
     share = volume.data.size / sum(math.prod(volume.data[place].shape) for place in places)
 
-    def refit(which: int) -> npt.NDArray[np.int16] | None:
+    def refit(which: int) -> dict[str, npt.NDArray[np.int16]]:
         own = [s for number, s in seen if number == which]
-        return _refit(model.networks[which].last, own, share, seed) if own else None
+        return _refit(model.networks[which], own, share, seed, effort) if own else {}
 
     changed = dict(model.weights)
-    for (where, kind), last in zip(NETWORKS, map_on_cores(refit, range(len(NETWORKS))), strict=True):
-        if last is not None:
-            changed[f"{where}.{kind}.last"] = last
+    for (where, kind), layers in zip(NETWORKS, map_on_cores(refit, range(len(NETWORKS))), strict=True):
+        changed |= {f"{where}.{kind}.{layer}": weights for layer, weights in layers.items()}
     return model.changed(changed)
 
 
@@ -374,27 +379,66 @@ def _place(shape: Shape, rng: np.random.Generator) -> tuple[slice, slice, slice]
     return slice(z, z + size[0]), slice(y, y + size[1]), slice(x, x + size[2])
 
 
-def _refit(last: Tensor, seen: Sequence[Seen], share: float, seed: int) -> npt.NDArray[np.int16] | None:
-    """The last layer fitted to what was seen, in whole numbers; None if it is not worth its bits."""
+def _refit(
+    network: Network, seen: Sequence[Seen], share: float, seed: int, effort: int
+) -> dict[str, npt.NDArray[np.int16]]:
+    """The layers of a network that were fitted to what was seen; none if they are not worth their bits."""
     generator = torch.Generator().manual_seed(seed)
     features, targets = (torch.cat([getattr(s, name) for s in seen]) for name in ("features", "targets"))
     shuffled = torch.randperm(len(targets), generator=generator)
     every = Seen(features[shuffled], targets[shuffled])
     fitted = len(targets) - int(CHECKED * len(targets))
-    weights = torch.nn.Parameter(last / SCALE)
-    optimizer = torch.optim.Adam([weights], lr=ADAM_RATE, betas=(0.9, 0.98))
-    for step in range(TUNING_STEPS):
-        optimizer.param_groups[0]["lr"] = ADAM_RATE * (1 + math.cos(math.pi * step / TUNING_STEPS)) / 2
+    names = ("first", "second", "last") if effort else ("last",)
+    before = {name: getattr(network, name) / SCALE for name in names}
+    weights = {name: torch.nn.Parameter(value.clone()) for name, value in before.items()}
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam([weights["last"]], betas=(0.9, 0.98))]
+    if effort:
+        hidden = [weights["first"], weights["second"]]
+        optimizers.append(torch.optim.Muon(hidden, weight_decay=0.0))
+    steps = TUNING_STEPS * max(effort, 1)
+    for step in range(steps):
+        rate = (1 + math.cos(math.pi * step / steps)) / 2
+        for optimizer, full in zip(optimizers, (ADAM_RATE, TUNING_MUON_RATE), strict=False):
+            optimizer.param_groups[0]["lr"] = rate * full
+            optimizer.zero_grad(set_to_none=True)
         x, y = every.batch(fitted, generator)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(bits(weights @ (x.float() / UNIT), y).mean())
-        optimizer.step()
-    rounded = torch.round(weights.detach() * SCALE).clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
-    x, y = every.features[fitted:].T.float() / UNIT, every.targets[fitted:].T
-    saved = float((bits(last / SCALE @ x, y) - bits(rounded / SCALE @ x, y)).mean())
-    if saved * len(targets) * share < TUNED_BITS * rounded.numel():
-        return None
-    return rounded.to(torch.int16).numpy()
+        torch.autograd.backward(bits(_outputs(weights, x), y).mean())
+        for optimizer in optimizers:
+            optimizer.step()
+    x, y = every.features[fitted:].T, every.targets[fitted:].T
+    changes = {name: _whole_change(before[name], weights[name].detach(), name) for name in names}
+    after = {name: before[name] + changes[name] / SCALE for name in names}
+    with torch.no_grad():
+        saved = float((bits(_outputs(before, x), y) - bits(_outputs(after, x), y)).mean())
+    if saved * len(targets) * share < sum(_cost(change) for change in changes.values()):
+        return {}
+    return {name: torch.round(after[name] * SCALE).to(torch.int16).numpy() for name in names}
+
+
+def _outputs(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
+    """What a network gives for features (n inputs), or only its last layer for what that reads."""
+    x = features.float() / UNIT
+    if "first" in weights:
+        most = lattice.GREATEST / UNIT
+        hidden = (weights["first"] @ x).clamp(0, most)
+        constant = torch.full_like(hidden[:1], lattice.CONSTANT / UNIT)
+        x = torch.cat([(weights["second"] @ torch.cat([hidden, constant])).clamp(0, most), x])
+    return weights["last"] @ x
+
+
+def _whole_change(before: Tensor, after: Tensor, name: str) -> Tensor:
+    """The change of a layer in whole units that its section can hold."""
+    shift = 0 if name == "last" else COARSE_SHIFT
+    change = torch.round((after - before) * SCALE / 2**shift) * 2**shift
+    least = (-LARGEST_WEIGHT - before * SCALE) / 2**shift
+    most = (LARGEST_WEIGHT - before * SCALE) / 2**shift
+    return torch.maximum(torch.minimum(change, most.floor() * 2**shift), least.ceil() * 2**shift)
+
+
+def _cost(change: Tensor) -> float:
+    """Bits that a layer's change takes."""
+    values = change.numpy().astype(np.int64).ravel() // (1 << COARSE_SHIFT if (change % 4 == 0).all() else 1)
+    return integers.cost(values, *integers.best_level(values))
 
 
 def _array(volume: Volume | npt.NDArray[Any]) -> npt.NDArray[Any]:

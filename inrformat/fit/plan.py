@@ -33,12 +33,16 @@ SAMPLE_SLABS, SAMPLE_SLICES = 3, 16
 
 @dataclass(frozen=True)
 class Preset:
-    """Effort, and the bytes that a volume gets when nobody names a target: bytes * (voxels / 2^18)^growth."""
+    """Effort, and the bytes that a volume gets when nobody names a target: bytes * (voxels / 2^18)^growth.
+
+    tuning   how much of a lossless or bounded file's context model is fitted to the volume; see fit.context.
+    """
 
     settings: FitSettings
     bytes: float
     growth: float
     factors: Shape | None = None
+    tuning: int = 0
 
     def default_bytes(self, voxels: int) -> float:
         """For the base network of a volume of so many voxels."""
@@ -48,8 +52,8 @@ class Preset:
 PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="adam", noise=0.0)
 PRESETS = {
     "fast": Preset(FitSettings(steps=1200), 4000, 0.4),
-    "balanced": Preset(FitSettings(steps=4000), 8000, 0.5),
-    "best": Preset(FitSettings(steps=40_000), 16_000, 0.5),
+    "balanced": Preset(FitSettings(steps=4000), 8000, 0.5, tuning=2),
+    "best": Preset(FitSettings(steps=40_000), 16_000, 0.5, tuning=10),
     "paper": Preset(PAPER, 0, 0, factors=(4, 4, 4)),
 }
 

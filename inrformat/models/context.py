@@ -52,7 +52,9 @@ EXACT = 1 << 24
 NETWORKS = tuple((where, kind) for where in ("z", "y", "x", "coarse") for kind in range(len(CLASSES)))
 
 
-LAST = tuple(f"{where}.{kind}.last" for where, kind in NETWORKS)
+LAYERS = tuple(f"{where}.{kind}.{layer}" for where, kind in NETWORKS for layer in ("first", "second", "last"))
+"""The tensors of a model, in the order in which TUNE changes them."""
+MOST_SHIFT = 8
 
 
 def network_of(split: Split, kind: int) -> int:
@@ -171,28 +173,36 @@ def prediction(
 
 
 def pack_changes(model: ContextModel, changed: ContextModel) -> bytes:
-    """The section TUNE: what is added to the last layers of `model`."""
-    changes = [changed.weights[name].astype(np.int64) - model.weights[name] for name in LAST]
-    kinds = np.array([integers.best_level(change.ravel()) for change in changes], np.uint8)
+    """The section TUNE: what is added to the weights of `model`, layer by layer."""
+    changes = [(changed.weights[name].astype(np.int64) - model.weights[name]).ravel() for name in LAYERS]
+    shifts = [_shift(change) for change in changes]
+    values = [change >> shift for change, shift in zip(changes, shifts, strict=True)]
+    kinds = np.array([[*integers.best_level(v), s] for v, s in zip(values, shifts, strict=True)], np.uint8)
     families, levels = _kinds_of_weights(kinds, model)
-    values = np.concatenate([change.ravel() for change in changes])
-    return kinds.tobytes() + integers.encode(values, levels, families)
+    return kinds.tobytes() + integers.encode(np.concatenate(values), levels, families)
+
+
+def _shift(change: npt.NDArray[np.int64]) -> int:
+    """How many low bits are zero in all of a layer's changes."""
+    every = int(np.bitwise_or.reduce(change))
+    return (every & -every).bit_length() - 1 if every else 0
 
 
 def apply_changes(model: ContextModel, data: bytes) -> ContextModel:
     """The model that a section TUNE makes of `model`; FormatError."""
-    if len(data) < 2 * len(LAST):
+    end = 3 * len(LAYERS)
+    if len(data) < end:
         raise fail("network-truncated", "the section ends before its kinds do", section="TUNE")
-    kinds = np.frombuffer(data, np.uint8, 2 * len(LAST)).reshape(-1, 2)
-    if (kinds >= [len(FAMILIES), integers.LEVELS]).any():
-        raise fail("out-of-range", "a family or a level is not one of the bank's", section="TUNE")
+    kinds = np.frombuffer(data, np.uint8, end).reshape(-1, 3)
+    if (kinds >= [len(FAMILIES), integers.LEVELS, MOST_SHIFT + 1]).any():
+        raise fail("out-of-range", "a layer's changes have an unknown family, level or shift", section="TUNE")
     families, levels = _kinds_of_weights(kinds, model)
-    values = integers.decode(data[2 * len(LAST) :], levels, families, "TUNE")
+    values = integers.decode(data[end:], levels, families, "TUNE")
     weights, at = dict(model.weights), 0
-    for name in LAST:
-        last = weights[name]
-        total = last + values[at : at + last.size].reshape(last.shape)
-        at += last.size
+    for name, shift in zip(LAYERS, kinds[:, 2].tolist(), strict=True):
+        layer = weights[name]
+        total = layer + (values[at : at + layer.size] << shift).reshape(layer.shape)
+        at += layer.size
         if np.abs(total).max() > LARGEST_WEIGHT:
             raise fail("out-of-range", "weights are too large to be exact", section="TUNE")
         weights[name] = total.astype(np.int16)
@@ -203,10 +213,9 @@ def apply_changes(model: ContextModel, data: bytes) -> ContextModel:
 def _kinds_of_weights(
     kinds: npt.NDArray[np.uint8], model: ContextModel
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The family and the level of every weight of the last layers."""
-    families, levels = np.repeat(
-        kinds.astype(np.int64), [model.weights[name].size for name in LAST], axis=0
-    ).T
+    """The family and the level of every weight."""
+    sizes = [model.weights[name].size for name in LAYERS]
+    families, levels = np.repeat(kinds[:, :2].astype(np.int64), sizes, axis=0).T
     return families, levels
 
 

@@ -676,19 +676,21 @@ def check_weights(tensors: dict[str, Floats]) -> None:
 
 
 def tuned(model: Model, section: bytes | None) -> Model:
-    """The context model with what the section TUNE adds to its last layers."""
+    """The context model with what the section TUNE adds to its weights."""
     if section is None:
         return model
-    need(len(section) >= 32, "network-truncated", "TUNE")
+    names = [f"{network}.{layer}" for network in NETWORKS for layer in ("first", "second", "last")]
+    end = 3 * len(names)
+    need(len(section) >= end, "network-truncated", "TUNE")
     groups = []
-    for i, network in enumerate(NETWORKS):
-        family, level = section[2 * i : 2 * i + 2]
-        need(family < 2 and level < 93, "out-of-range", "TUNE")
-        groups.append((model.tensors[f"{network}.last"].size, family, level))
+    for i, name in enumerate(names):
+        family, level, shift = section[3 * i : 3 * i + 3]
+        need(family < 2 and level < 93 and shift < 9, "out-of-range", "TUNE")
+        groups.append((model.tensors[name].size, family, level))
     tensors = dict(model.tensors)
-    for network, change in zip(NETWORKS, decode_integers(section[32:], groups), strict=True):
-        name = f"{network}.last"
-        tensors[name] = tensors[name] + change.reshape(tensors[name].shape)
+    changes = decode_integers(section[end:], groups)
+    for name, values, shift in zip(names, changes, section[2:end:3], strict=True):
+        tensors[name] = tensors[name] + (values << shift).reshape(tensors[name].shape)
     check_weights(tensors)
     return Model(model.kind, model.config, tensors, model.sha256)
 

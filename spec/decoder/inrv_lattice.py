@@ -184,7 +184,7 @@ class Source:
     ) -> None:
         self.states, self.words = states.astype(np.int64), words.astype(np.int64)
         self.low = np.unpackbits(low, bitorder="little").astype(np.int64)
-        self.escapes = escapes.astype(np.int64)
+        self.escapes = escapes
         self.word = self.bit = self.escape = 0
 
     def columns(self, rows: Ints) -> Ints:
@@ -210,8 +210,6 @@ class Source:
     def residuals(self, rows: Ints, bits: Ints) -> Ints:
         """The residuals of a class."""
         columns = self.columns(rows)
-        escaped = columns == 0
-        bits = np.where(escaped, 0, bits)
         places = self.bit + np.cumsum(bits) - bits
         self.bit += int(bits.sum())
         if self.bit > len(self.low):
@@ -220,13 +218,14 @@ class Source:
         for j in range(int(bits.max())):
             some = bits > j
             low[some] |= self.low[places[some] + j] << j
-        result = (columns - 128 << bits) + low - (1 << bits >> 1)
+        symbols, escaped = columns - 128, columns == 0
         taken = self.escapes[self.escape : self.escape + int(escaped.sum())]
         if len(taken) < escaped.sum():
             raise Damaged("escapes")
         self.escape += len(taken)
-        result[escaped] = taken
-        return result
+        beyond = np.array([reach(int(row) // 72) + 1 for row in rows[escaped]], np.int64) + taken // 2
+        symbols[escaped] = np.where(taken % 2, -beyond, beyond)
+        return (symbols << bits) + low - (1 << bits >> 1)
 
     def end(self) -> None:
         """All is used up, and the coder is where it began."""
@@ -264,16 +263,21 @@ def decode_lattice(body: bytes, shape: Shape, plan: Plan) -> Ints:
         raise Damaged("counts")
     words, low, escapes = (int(n) for n in np.frombuffer(body, "<u4", 3))
     parts, end = [], 12
-    for kind, count in (("<u2", roots.size), ("<u4", lanes), ("<u2", words), ("u1", low), ("<i4", escapes)):
+    for kind, count in (("<u2", roots.size), ("<u4", lanes), ("<u2", words), ("u1", low), ("u1", escapes)):
         size = count * np.dtype(kind).itemsize
         if size > len(body) - end:
             raise Damaged("counts")
         parts.append(np.frombuffer(body, kind, count, end))
         end += size
-    if end != len(body) or parts[0].max() > plan.greatest or (parts[1] < 65536).any():
-        raise Damaged("roots or states")
+    beyond = parts[4].astype(np.int64)
+    large = beyond == 255
+    if len(body) != end + 4 * large.sum():
+        raise Damaged("escapes")
+    beyond[large] = np.frombuffer(body, "<u4", offset=end)
+    if parts[0].max() > plan.greatest or (parts[1] < 65536).any() or (beyond[large] < 255).any():
+        raise Damaged("roots, states or escapes")
     roots[:] = parts[0].reshape(roots.shape)
-    source = Source(*parts[1:])
+    source = Source(parts[1], parts[2], parts[3], beyond)
     for axis in plan.order:
         strides[axis] //= 2
         view = np.moveaxis(brick[:: strides[0], :: strides[1], :: strides[2]], axis, 2)

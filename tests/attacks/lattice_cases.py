@@ -89,6 +89,7 @@ VECTORS = {
     "tune-short": "changes that end before their levels do",
     "tune-family": "changes of a family that the bank does not have",
     "tune-level": "changes of a level that the bank does not have",
+    "tune-shift": "changes that are shifted by nine bits",
     "tune-cut": "changes whose code is cut short",
     "tune-appended": "changes with a word too many",
     "tune-too-large": "changes that make weights too large",
@@ -116,6 +117,8 @@ VECTORS = {
     "brick-low-bits-padding": "a bit after the last low bit",
     "brick-escape-missing": "an escape too few",
     "brick-escape-left": "an escape too many",
+    "brick-escape-large-missing": "an escape that does not fit a byte, without its four bytes",
+    "brick-escape-large-small": "an escape of four bytes that fits one",
 }
 
 
@@ -214,7 +217,7 @@ file(
     "tune-low-bits",
     "rans-truncated",
     "changes of 16 low bits each, none there",
-    with_model(lattice.TINY, b"\0\x5c" * 16 + b"\0\0\1\0"),
+    with_model(lattice.TINY, b"\0\x5c\0" * 48 + b"\0\0\1\0" * 8),
 )
 
 
