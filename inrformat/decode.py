@@ -245,7 +245,7 @@ class File:
 
             if self._reader.has("SRMD"):
                 data = self._reader.read("SRMD")
-                self.header.sr.check(data)
+                self.header.sr.check(data, "SRMD")
                 model = registry.load_model(data, self.limits)
             else:
                 model = registry.find_model(self.header.sr, self._models, self.limits)

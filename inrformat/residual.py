@@ -138,7 +138,7 @@ class Bricks:
         index = _index(reader, header)
         if reader.has("CTXM"):
             data = reader.read("CTXM")
-            header.model.check(data)
+            header.model.check(data, "CTXM")
         else:
             data = registry.find(header.model, models, limits)
         model = registry.load_context(data, limits)

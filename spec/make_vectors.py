@@ -57,7 +57,7 @@ AFFINE = (0.0, 0.0, 0.75, -12.5, 0.0, 0.75, 0.0, 4.0, 2.5, 0.0, 0.0, 100.0)
 SAMPLES = 16
 NOT_DECODED = "decoding a volume does not read the list of its files: held by the attacks alone"
 NO_FILE = {
-    "part-out-of-bounds": "no section of version 1.0 has an index of parts",
+    "part-out-of-bounds": "the index of bricks, the only one of version 1.0, is refused before [bad-index]",
     **dict.fromkeys(("bad-path", "duplicate-path", "duplicate-slice", "pixels-out-of-bounds"), NOT_DECODED),
     **dict.fromkeys(("rest-bad-frame", "rest-size-mismatch"), NOT_DECODED),
 }

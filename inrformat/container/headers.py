@@ -90,12 +90,11 @@ class ModelReference:
         """The reference as `records.pack` takes it."""
         return {"name": self.name, "version": int(self.version), "sha256": self.sha256}
 
-    def check(self, model: bytes) -> None:
-        """FormatError unless these are the bytes of the model's file."""
+    def check(self, model: bytes, section: str = "HEAD") -> None:
+        """FormatError unless these bytes, of this section, are the model's file."""
         if hashlib.sha256(model).digest() != self.sha256:
-            raise fail(
-                "model-hash-mismatch", f"this is not the model {self.name} {self.version}", section="HEAD"
-            )
+            message = f"this is not the model {self.name} {self.version}"
+            raise fail("model-hash-mismatch", message, section=section)
 
 
 @dataclass(frozen=True)
