@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 ENTRY = struct.Struct("<II")  # length, CRC-32C
-LEAST_BATCH, MOST_BATCH = 1 << 20, 1 << 23
+LEAST_BATCH, MOST_BATCH = 1 << 20, 1 << 22
 """Voxels of the bricks that are worked on together, by one core."""
 GPU_BATCH = 1 << 26
 

@@ -127,6 +127,7 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
         "verify h.inrv",
         "demo out",
         "train-sr h.npy -o m.inrm --seconds 0.1",
+        "train-context series -o c.inrm --seconds 0.1",
         "archive series a --workers 1",
         "restore a b --workers 1",
         "verify a --workers 1",
