@@ -175,8 +175,8 @@ def main() -> None:
                 command = [sys.executable, __file__, str(args.out), "--one", kind, "--series", series]
                 command += ["--errors", str(error)]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                for row in json.loads(done.stdout):
-                    row = {"series": series, "error": error, "voxels": voxels, **row}
+                for found in json.loads(done.stdout):
+                    row = {"series": series, "error": error, "voxels": voxels, **found}
                     same = ("series", "error", "codec")
                     rows = [r for r in rows if any(r[k] != row[k] for k in same)] + [row]
                     print(
