@@ -215,6 +215,8 @@ def valid(siren: bytes) -> dict[str, bytes]:
     put("tune", data, changes=changes)
     put("wide", picture((5, 6, 7), "u2", 11, share=1.9))
     put("escapes", picture((6, 7, 9), "i2", 12, share=0.001, spikes=0.1))
+    clipped = picture((6, 7, 9), "i2", 14)
+    put("clipped", np.maximum(clipped, np.int16(np.median(clipped))))
     put("lanes-3", picture((20, 25, 27), "u1", 13, share=0.02))
 
     for name, shape, order in (

@@ -339,15 +339,16 @@ def test_lanes_give_back_what_they_were_given(count, width, sizes, data):
         tables = rng.integers(0, len(mixtures.frequencies()), (count, n))
         slots = rng.integers(0, mixtures.TOTAL, (count, n))
         columns = (mixtures.starts()[tables] <= slots[..., None]).sum(-1) - 1
-        classes.append((torch.from_numpy(tables), torch.from_numpy(columns)))
+        bottoms = np.where(columns == 0, rng.integers(0, 256, columns.shape), rng.integers(0, columns + 1))
+        classes.append(tuple(map(torch.from_numpy, (tables, columns, bottoms))))
     states, words = lanes.encode(classes, width)
     counts = torch.tensor([len(w) for w in words])
     rows = torch.zeros(count, int(counts.max()) + 1, dtype=torch.int64)
     for row, word in zip(rows, words, strict=True):
         row[: len(word)] = word
     decoder = lanes.Decoder(states.clone(), rows, counts)
-    for tables, columns in classes:
-        assert torch.equal(decoder.decode(tables), columns)
+    for tables, columns, bottoms in classes:
+        assert torch.equal(decoder.decode(tables, bottoms), columns)
     assert not decoder.finish().any()
 
 

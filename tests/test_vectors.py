@@ -27,7 +27,7 @@ MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
 VALID, INVALID = MANIFEST["valid"], MANIFEST["invalid"]
 PUBLISHED = "2d45527200c1dbf08a6ffcd81efd5c003b324d0ba9bf7c5adfea35cd05bcb804"
 """Of the names, files and previews of the first valid vectors of version 1.0."""
-PUBLISHED_LATTICE = "1456182d7ae063bf51d1a4c18e740e4ef1c50d94da74fb1dac597705a2b0a246"
+PUBLISHED_LATTICE = "9345a10ee3a64a8f90857f579ad50b671d8662859355fa0f111be9a831f3a94f"
 """Of those of lossless and bounded volumes, with their full levels."""
 
 

@@ -150,12 +150,19 @@ def _reach(tables: torch.Tensor) -> torch.Tensor:
     return reach[torch.div(tables, mixtures.TAILS * mixtures.PHASES, rounding_mode="floor")]
 
 
+def _bottom(predicted: Prediction, step: int) -> torch.Tensor:
+    """The column of the symbol of level 0, below which no level is; one below all, if it would escape."""
+    residual = torch.div(step // 2 - predicted.centre, step, rounding_mode="floor")
+    high = residual + (1 << predicted.bits >> 1) >> predicted.bits
+    return torch.maximum(high, -_reach(predicted.table) - 1) + mixtures.ZERO
+
+
 class _Residuals:
     """The residuals of bricks, on their way into codes."""
 
     def __init__(self, step: int) -> None:
         self.step = step
-        self._symbols: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._symbols: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._low: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._escapes: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -166,7 +173,8 @@ class _Residuals:
         high = raised >> predicted.bits
         beyond = high.abs() - _reach(predicted.table) - 1
         escaped = beyond >= 0
-        self._symbols.append((predicted.table, torch.where(escaped, mixtures.ESCAPE, high + mixtures.ZERO)))
+        columns = torch.where(escaped, mixtures.ESCAPE, high + mixtures.ZERO)
+        self._symbols.append((predicted.table, columns, _bottom(predicted, self.step)))
         self._low.append((raised & (1 << predicted.bits) - 1, predicted.bits))
         self._escapes.append((escaped, 2 * beyond + (high < 0)))
         return predicted.centre + residual * self.step
@@ -276,7 +284,7 @@ class _Source:
 
     def take(self, predicted: Prediction) -> torch.Tensor:
         """The levels (bricks, n) of a class."""
-        columns = self._lanes.decode(predicted.table)
+        columns = self._lanes.decode(predicted.table, _bottom(predicted, self.step))
         escaped = columns == mixtures.ESCAPE
         bits = predicted.bits
         ends = self._bits[:, None] + bits.cumsum(1)

@@ -34,22 +34,32 @@ def _bank(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return frequencies.view(-1), starts.view(-1), edges.view(-1).int()
 
 
+def _widened(
+    flat: torch.Tensor, columns: torch.Tensor, bottoms: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(frequency, start) of symbols, those at the bottom with all that lies below them but the escape."""
+    frequencies, starts, _ = _bank(flat.device)
+    f, c = frequencies[flat], starts[flat]
+    lowest = (columns == bottoms) & (columns != mixtures.ESCAPE)
+    below = torch.where(lowest, c - frequencies[flat - columns], 0)  # the escape comes first in its row
+    return f + below, c - below
+
+
 def encode(
-    classes: list[tuple[torch.Tensor, torch.Tensor]], lanes: int
+    classes: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], lanes: int
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The code of bricks' symbols: (bricks, lanes) final states, and each brick's words in reading order.
 
-    classes   (tables, columns), each (bricks, n) int64, in the order in which they are decoded.
+    classes   (tables, columns, bottoms), each (bricks, n) int64, in the order in which they are decoded. No
+              column but the escape's is less than its bottom, which takes over the frequencies below it.
     """
-    tables, _ = classes[0]
+    tables, _, _ = classes[0]
     bricks, device = len(tables), tables.device
-    frequencies, starts, _ = _bank(device)
     states = torch.full((bricks, lanes), LOW, dtype=torch.int64, device=device)
     spilled: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for tables, columns in reversed(classes):
-        flat = tables * COLUMNS + columns
-        f, c = frequencies[flat], starts[flat]
-        n = flat.shape[1]
+    for tables, columns, bottoms in reversed(classes):
+        f, c = _widened(tables * COLUMNS + columns, columns, bottoms)
+        n = f.shape[1]
         for first in range((n - 1) // lanes * lanes, -1, -lanes):
             part = slice(first, min(first + lanes, n))
             x, fs = states[:, : part.stop - part.start], f[:, part]
@@ -76,9 +86,9 @@ class Decoder:
         self._used = torch.zeros_like(counts)
         self.wrong = torch.zeros_like(counts, dtype=torch.bool)
 
-    def decode(self, tables: torch.Tensor) -> torch.Tensor:
-        """The columns (bricks, n) of a class's symbols, for the rows of the bank that they were coded by."""
-        frequencies, starts, edges = _bank(tables.device)
+    def decode(self, tables: torch.Tensor, bottoms: torch.Tensor) -> torch.Tensor:
+        """The columns (bricks, n) of a class's symbols, for the rows and bottoms that they were coded by."""
+        _, _, edges = _bank(tables.device)
         lanes, n = self._states.shape[1], tables.shape[1]
         columns = torch.empty_like(tables)
         last = self._words.shape[1] - 1
@@ -88,8 +98,11 @@ class Decoder:
             x = self._states[:, : table.shape[1]]
             slot = x & TOTAL - 1
             flat = torch.searchsorted(edges, (table * TOTAL + slot).int(), right=True) - 1
-            columns[:, part] = flat - table * COLUMNS
-            x = frequencies[flat] * (x >> PRECISION) + slot - starts[flat]
+            column, bottom = flat - table * COLUMNS, bottoms[:, part]
+            column = torch.where(column == mixtures.ESCAPE, column, torch.maximum(column, bottom))
+            columns[:, part] = column
+            f, c = _widened(table * COLUMNS + column, column, bottom)
+            x = f * (x >> PRECISION) + slot - c
             starved = x < LOW
             taken = starved.cumsum(1)
             at = self._used[:, None] + taken - 1

@@ -88,8 +88,8 @@ class Seen:
     """Points of one network that were seen: what they were predicted from, and what came.
 
     features   (n, inputs) int8.
-    targets    (n, 4) float32, in levels: the unit of the centre, the neighbours' spread, the difference of
-               what came from the context's centre, and the step.
+    targets    (n, 5) float32, in levels: the unit of the centre, the neighbours' spread, the difference of
+               what came from the context's centre, the step, and what came.
     """
 
     features: Tensor
@@ -102,7 +102,8 @@ class Seen:
         unit = scale * UNIT / torch.tensor(lattice.GAIN)[quarter]
         spread = scale * torch.exp2(torch.tensor(lattice.EIGHTHS)[quarter] / 8)
         difference = (values - context.centre)[keep]
-        targets = torch.stack([unit, spread, difference, torch.full_like(unit, step)], dim=1)
+        came = values[keep].float()
+        targets = torch.stack([unit, spread, difference, torch.full_like(unit, step), came], dim=1)
         return cls(features[:, keep].to(torch.int8).T.contiguous(), targets)
 
     def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -115,7 +116,7 @@ class Pool:
     """The newest ROWS points of one network."""
 
     def __init__(self, inputs: int) -> None:
-        self.seen = Seen(torch.zeros(ROWS, inputs, dtype=torch.int8), torch.zeros(ROWS, 4))
+        self.seen = Seen(torch.zeros(ROWS, inputs, dtype=torch.int8), torch.zeros(ROWS, 5))
         self.count = self._next = 0
 
     def add(self, seen: Seen) -> None:
@@ -130,10 +131,11 @@ class Pool:
 def bits(outputs: Tensor, targets: Tensor) -> Tensor:
     """The bits (n) that the distributions of models.context give what came: a cell of one step about it.
 
-    targets   (4, n), in levels: the unit of the centre, the neighbours' spread, what came, the step.
+    targets   (5, n), in levels; see `Seen`. What came at the bottom, level 0, has all the mass below it.
     """
-    unit, spread, difference, step = targets
-    error = (difference - outputs[0] * unit).abs()
+    unit, spread, difference, step, came = targets
+    signed = torch.minimum(difference - outputs[0] * unit, came)  # the centre is no less than level 0
+    error, bottom = signed.abs(), came < step / 2
     octaves = (outputs[1] * (SCALE * UNIT / 512 / 8)).clamp(-MOST_OCTAVES, MOST_OCTAVES)
     sigma = spread * torch.exp2(octaves)
     sigma = torch.maximum(sigma, step / 16)
@@ -141,6 +143,9 @@ def bits(outputs: Tensor, targets: Tensor) -> Tensor:
     near, far = (error - step / 2) / sigma, (error + step / 2) / sigma
     gauss = torch.special.ndtr(-near) - torch.special.ndtr(-far)
     mass = ((1 - heavy) * gauss + heavy * (_student_tail(near) - _student_tail(far))).clamp(min=0.0)
+    top = -(signed + step / 2) / sigma
+    below = (1 - heavy) * torch.special.ndtr(-top) + heavy * _student_tail(top)
+    mass = torch.where(bottom, below, mass)
     return -torch.log2(mass * (1 - SLACK * torch.minimum(sigma / step, torch.ones(()))) + LEAST_MASS)
 
 

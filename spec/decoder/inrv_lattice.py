@@ -187,8 +187,8 @@ class Source:
         self.escapes = escapes
         self.word = self.bit = self.escape = 0
 
-    def columns(self, rows: Ints) -> Ints:
-        """One symbol for each row of the mixtures; all lanes at once."""
+    def columns(self, rows: Ints, bottoms: Ints) -> Ints:
+        """One symbol for each row of the mixtures, all lanes at once; those up to a bottom are one."""
         frequencies, starts = mixtures()
         result = np.empty(len(rows), np.int64)
         for first in range(0, len(rows), len(self.states)):
@@ -196,7 +196,11 @@ class Source:
             x = self.states[: len(row)]
             slot = x & 65535
             column = (starts[row] <= slot[:, None]).sum(axis=1) - 1
-            x = frequencies[row, column] * (x >> 16) + slot - starts[row, column]
+            bottom = bottoms[first : first + len(row)]
+            column = np.where(column == 0, 0, np.maximum(column, bottom))
+            start = np.where((column == bottom) & (column > 0), frequencies[row, 0], starts[row, column])
+            frequency = starts[row, column] + frequencies[row, column] - start
+            x = frequency * (x >> 16) + slot - start
             hungry = np.flatnonzero(x < 65536)
             words = self.words[self.word : self.word + len(hungry)]
             if len(words) < len(hungry):
@@ -207,9 +211,11 @@ class Source:
             result[first : first + len(row)] = column
         return result
 
-    def residuals(self, rows: Ints, bits: Ints) -> Ints:
-        """The residuals of a class."""
-        columns = self.columns(rows)
+    def residuals(self, level: Ints, rows: Ints, bits: Ints, step: int) -> Ints:
+        """The residuals of a class, counted from `level`."""
+        reaches = np.array([reach(width) for width in range(56)])[rows // 72]
+        bottoms = (step // 2 - level) // step + (1 << bits >> 1) >> bits
+        columns = self.columns(rows, np.maximum(bottoms, -reaches - 1) + 128)
         places = self.bit + np.cumsum(bits) - bits
         self.bit += int(bits.sum())
         if self.bit > len(self.low):
@@ -223,7 +229,7 @@ class Source:
         if len(taken) < escaped.sum():
             raise Damaged("escapes")
         self.escape += len(taken)
-        beyond = np.array([reach(int(row) // 72) + 1 for row in rows[escaped]], np.int64) + taken // 2
+        beyond = reaches[escaped] + 1 + taken // 2
         symbols[escaped] = np.where(taken % 2, -beyond, beyond)
         return (symbols << bits) + low - (1 << bits >> 1)
 
@@ -307,6 +313,6 @@ def decode_split(view: Ints, axis: int, strides: Sequence[int], source: Source, 
             found = context(grid, places[:, start : start + POINTS], kind, axis, strides[axis], plan)
             made.append(distributions(found, outputs(network, found.inputs), plan))
         level, rows, bits = (np.concatenate(part) for part in zip(*made, strict=True))
-        values = (level + source.residuals(rows, bits) * plan.step).clip(0, plan.greatest)
+        values = (level + source.residuals(level, rows, bits, plan.step) * plan.step).clip(0, plan.greatest)
         target[:] = values.reshape(target.shape)
         view[pb::2, pc::2, 1::2] = target
