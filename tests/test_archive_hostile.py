@@ -102,7 +102,7 @@ def test_a_file_with_an_element_of_2_gib(export, tmp_path):
     )
     names = [str(tmp_path / name) for name in ("export", "archive", "out")]
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 2**20  # KiB
+    assert int(done.stdout) < 1.5 * 2**20  # KiB: what the coder of volumes takes, and not the element
     shutil.rmtree(tmp_path / "out")
 
 

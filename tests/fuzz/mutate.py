@@ -226,7 +226,7 @@ def indexed(sections: Sections, old: bytes) -> Sections:
         sizes[number] = max(0, sizes[number] + len(bricks) - len(old))
     entries, start = [], 0
     for size in sizes:
-        entries.append(struct.pack("<II", size, google_crc32c.value(bricks[start : start + size])))
+        entries.append(struct.pack("<II", size % 2**32, google_crc32c.value(bricks[start : start + size])))
         start += size
     return [(name, b"".join(entries) if name == b"BIDX" else body) for name, body in sections]
 
