@@ -586,11 +586,16 @@ def _verify(options: argparse.Namespace) -> Report:
     return document, text + ("; it decodes to what it promises" if original is not None else "")
 
 
+def _training_bar() -> Any:
+    """A bar of the share of the budget that is used."""
+    from tqdm import tqdm
+
+    return tqdm(total=1.0, disable=None, leave=False, bar_format="{percentage:3.0f}% |{bar:30}| {postfix}")
+
+
 def _train_sr(options: argparse.Namespace) -> Report:
     _check_file(options.output, ".inrm")
     import hashlib
-
-    from tqdm import tqdm
 
     from .decode import resolve_device
     from .models.registry import save_model
@@ -599,9 +604,7 @@ def _train_sr(options: argparse.Namespace) -> Report:
     volumes = [_read(source, options, "essential") for source in options.sources]
     validation = [_read(source, options, "essential") for source in options.validate]
     last = TrainProgress(0, 0.0, 0.0)
-    with tqdm(
-        total=1.0, disable=None, leave=False, bar_format="{percentage:3.0f}% |{bar:30}| {postfix}"
-    ) as bar:
+    with _training_bar() as bar:
 
         def report(at: TrainProgress) -> None:
             nonlocal last
@@ -645,17 +648,13 @@ def _train_context(options: argparse.Namespace) -> Report:
     _check_file(options.output, ".inrm")
     import hashlib
 
-    from tqdm import tqdm
-
     from .container.files import write_bytes
     from .fit.context import TrainProgress, train_context
     from .models.registry import pack_context
 
     volumes = [_read(source, options, "essential") for source in options.sources]
     last = TrainProgress(0, 0.0, 0.0)
-    with tqdm(
-        total=1.0, disable=None, leave=False, bar_format="{percentage:3.0f}% |{bar:30}| {postfix}"
-    ) as bar:
+    with _training_bar() as bar:
 
         def report(at: TrainProgress) -> None:
             nonlocal last

@@ -46,7 +46,7 @@ def write(
 ) -> list[tuple[str, bytes]]:
     """The sections that hold a volume's bricks; `progress` is told the share that is done.
 
-    tuned   the model with last layers of this volume's own.
+    tuned   the model with weights of this volume's own.
     embed   store the model in the file.
     """
     shape = volume.shape

@@ -23,6 +23,8 @@ from itertools import product
 
 import torch
 
+from ..container.headers import MOST_SPLITS
+
 Shape = tuple[int, int, int]
 
 CLASSES = ((0, 0), (1, 1), (0, 1), (1, 0))
@@ -37,8 +39,6 @@ RECIPROCAL = (257, 314, 370, 428)
 """2^16 / GAIN, rounded."""
 EIGHTHS = (1, 4, 6, 7)
 """8 log2 of the middle of each quarter of an octave, rounded."""
-MOST_SPLITS = 5
-"""How often an axis is split, at most: the coarsest lattice has a stride of 2^5."""
 FEATURES = 6
 """Inputs of the network besides the neighbours."""
 GREATEST = 127
@@ -118,9 +118,9 @@ class Lattice:
         z, y, x = split.strides
         self.split = split
         self.values = bricks[:, ::z, ::y, ::x].movedim(1 + split.axis, 3)
-        self._padded = self._pad()
+        self._pad()
 
-    def _pad(self) -> torch.Tensor:
+    def _pad(self) -> None:
         """The lattice with a margin; points not known yet are the mean of the two known ones beside them."""
         count, nb, nc, na = self.values.shape
         r = REACH
@@ -133,13 +133,12 @@ class Lattice:
         both = right.shape[3]
         odd[..., :both] = torch.floor((left[..., :both] + right + 1) * 0.5)
         odd[..., both:] = left[..., both:]
-        self._inner, self._whole = inner, padded
+        self._inner, self._padded = inner, padded
         self._edges()
-        return padded
 
     def _edges(self) -> None:
         """Fill the margin with the values at the edge."""
-        r, whole = REACH, self._whole
+        r, whole = REACH, self._padded
         for axis in (3, 2, 1):
             n = whole.shape[axis]
             whole.narrow(axis, 0, r).copy_(whole.narrow(axis, r, 1).expand_as(whole.narrow(axis, 0, r)))

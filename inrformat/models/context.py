@@ -221,7 +221,7 @@ def _kinds_of_weights(
 
 def check_weights(weights: Mapping[str, npt.NDArray[np.int16]], section: str = "TENS") -> None:
     """FormatError unless these are the layers of all `NETWORKS`, and no sum can reach 2^24."""
-    if set(weights) != {f"{w}.{k}.{layer}" for w, k in NETWORKS for layer in ("first", "second", "last")}:
+    if set(weights) != set(LAYERS):
         raise fail("out-of-range", "the tensors are not those of a context model", section=section)
     for where, kind in NETWORKS:
         first, second, last = (weights[f"{where}.{kind}.{layer}"] for layer in ("first", "second", "last"))
