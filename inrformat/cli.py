@@ -650,7 +650,7 @@ def _train_context(options: argparse.Namespace) -> Report:
 
     from .container.files import write_bytes
     from .fit.context import TrainProgress, train_context
-    from .models.registry import pack_context
+    from .models.registry import pack_integers
 
     volumes = [_read(source, options, "essential") for source in options.sources]
     last = TrainProgress(0, 0.0, 0.0)
@@ -663,7 +663,7 @@ def _train_context(options: argparse.Namespace) -> Report:
             bar.update(at.done - bar.n)
 
         model = train_context(volumes, seconds=options.seconds, seed=options.seed, progress=report)
-    data = pack_context(
+    data = pack_integers(
         model, name=options.name, version=1, licence=options.licence, trained_on=options.trained_on
     )
     write_bytes(options.output, data)

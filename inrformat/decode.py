@@ -73,7 +73,7 @@ class File:
     header, measured, provenance   the file's records; the latter two may be None.
     damaged    "raise" or "fill": what to do about a damaged brick; see `decode`.
     use_sr     False: bring the LR grid to full size with Lanczos, even when the file names a model.
-    model      the model that the file refers to, where the caller has it at hand.
+    model      the model that the file refers to, where the caller has it at hand; `codes`: so the LR grid's.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class File:
         tile: Sequence[int] = TILE,
         use_sr: bool = True,
         model: SRModel | None = None,
+        codes: torch.Tensor | None = None,
         damaged: str = "raise",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
@@ -97,7 +98,7 @@ class File:
         self._device_name, self._models = device, models
         self._evaluator: Any = None
         self._model = model
-        self._codes: torch.Tensor | None = None
+        self._codes = codes
         self._reader = Reader(source, limits)
         try:
             if self._reader.kind != "volume":
@@ -105,6 +106,7 @@ class File:
             self._reader.check_known(VOLUME_CRITICAL)
             self._check_parts()
             self.header = VolumeHeader.unpack(self._reader.read("HEAD"), limits)
+            self._check_base()
             if self.header.sr is None and self._reader.has("SRMD"):
                 raise fail("model-hash-mismatch", "a model that the header does not name", section="SRMD")
             self.measured = self._record("meas", Measured)
@@ -115,10 +117,20 @@ class File:
         self.shape, self.lr_shape = self.header.shape, self.header.lr_shape
 
     def _check_parts(self) -> None:
-        """FormatError where one of the sections that belong together is missing."""
+        """FormatError where one of the sections that belong together is missing, or of another base."""
         there = [name for name in LATTICE_SECTIONS if self._reader.has(name)]
         for needed in ("LATT", "BIDX", "BRIX") if there else ():
             self._reader.info(needed)
+
+    def _check_base(self) -> None:
+        """FormatError unless what makes the LR grid is there, and nothing else that would."""
+        of_latents = self.header.base == "latents"
+        for needed in ("LATN", "LATD") if of_latents else (base_network.SECTION,):
+            self._reader.info(needed)
+        for other in (base_network.SECTION,) if of_latents else ("LATN", "LATD", "LATM"):
+            if self._reader.has(other):
+                message = f"section {other} is not of the base {self.header.base}"
+                raise fail("base-mismatch", message, section=other)
 
     def __enter__(self) -> File:
         return self
@@ -218,12 +230,18 @@ class File:
 
     @property
     def evaluator(self) -> Any:
-        """The base network on the device, read and checked on first use (models.siren.Evaluator)."""
+        """What makes the LR grid, checked on first use: models.siren.Evaluator or latents.Evaluator."""
         if self._evaluator is None:
-            net = self.network()
-            from .models.siren import Evaluator
+            if self.header.base == "latents":
+                from . import latents
 
-            self._evaluator = Evaluator(net, self.lr_shape, self.device)
+                self._evaluator = latents.Evaluator(
+                    self._reader, self.lr_shape, self.device, self._models, self.limits
+                )
+            else:
+                from .models.siren import Evaluator
+
+                self._evaluator = Evaluator(self.network(), self.lr_shape, self.device)
         return self._evaluator
 
     def network(self) -> base_network.Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from .volume import DTYPES, Array, Volume
 if TYPE_CHECKING:
     import torch
 
+    from .fit.latents import Analysis
     from .fit.train import FitResult
     from .models.context import ContextModel
     from .models.sr import SRModel
@@ -118,6 +120,8 @@ def encode(
         if max_error is not None or lossless:
             return _reach_bound(job, max_error or 0.0, context, factors, bar)
         size = job.preset.default_bytes(job.volume.data.size) or None
+        if job.latents and size is not None:
+            return job.finish(_latents_of_size(job, size, factors, bar), None, bar)
         return job.finish(job.fit(size, factors, bar), None, bar)
 
 
@@ -150,12 +154,38 @@ def _check_factors(factors: Sequence[int], shape: Shape) -> Shape:
     return z, y, x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Attempt:
-    """A fitted network, and the factors of the grid that it was fitted to."""
+    """What holds the LR grid, and the grid's factors.
+
+    base      the kind of what holds it, and `sections` its bytes.
+    codes     what it decodes to, where that is known.
+    error     the mean squared error that is expected at full size, in units of the range.
+    """
 
     factors: Shape
+    base: str
+    sections: tuple[tuple[str, bytes], ...]
+    codes: torch.Tensor | None = None
+    error: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes of what holds the grid."""
+        return sum(len(data) for _, data in self.sections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Network(_Attempt):
+    """A network, as it was fitted."""
+
     fit: FitResult
+
+    @classmethod
+    def of(cls, factors: Shape, fit: FitResult) -> _Network:
+        """Fitted to the grid of these factors."""
+        section = base_network.SECTION, base_network.pack(fit.network)
+        return cls(factors=factors, base="siren", sections=(section,), fit=fit)
 
 
 class _Job:
@@ -185,15 +215,20 @@ class _Job:
         self.model = sr.to(device) if sr is not None else None
         self.bricks: list[tuple[str, bytes]] = []
 
+    @property
+    def latents(self) -> bool:
+        """Whether latents are to hold the LR grid."""
+        return self.preset.base == "latents" and self.span[0] < self.span[1]
+
     def fit(
         self, size: float | None, factors: Shape | None, bar: Bar, least_psnr: float | None = None
-    ) -> _Attempt:
+    ) -> _Network:
         """A network of about `size` bytes (None: the preset's own), on the grid that suits it best."""
         from .fit import plan, train
 
         settings, data, span = self.settings, self.volume.data, self.span
         if span[0] == span[1]:
-            return _Attempt((1, 1, 1), train.flat())
+            return _Network.of((1, 1, 1), train.flat())
         if size is not None:
             width = plan.width_for(size, settings.depth)
             settings = replace(settings, width=width, target_bytes=size)
@@ -206,15 +241,24 @@ class _Job:
                 )
         with bar.stage("fitting") as report:
             grid = plan.normalised_grid(data, span, factors, self.device)
-            return _Attempt(factors, train.fit(grid, settings, self.device, report))
+            return _Network.of(factors, train.fit(grid, settings, self.device, report))
 
-    def sketch(self, factors: Shape | None, bar: Bar) -> _Attempt:
+    def grids(self, factors: Shape | None, bar: Bar) -> list[_Grid]:
+        """The LR grids that could be coded, from the coarsest to the finest."""
+        from .fit import plan
+
+        volume = self.volume
+        every = [factors] if factors else plan.latent_factors(volume.shape, volume.spacing)
+        with bar.stage("choosing the grid"):
+            return [_Grid(self, f) for f in every]
+
+    def sketch(self, factors: Shape | None, bar: Bar) -> _Network:
         """A small network for the preview of a volume whose bricks hold the rest: quickly made, few bytes."""
         data = self.volume.data
         if data.size < SKETCH_VOXELS:
             from .fit.train import flat
 
-            return _Attempt((1, 1, 1), flat())
+            return _Network.of((1, 1, 1), flat())
         coarse = factors or _check_factors((FACTORS[2],) * 3, self.volume.shape)
         self.settings = replace(self.settings, steps=min(self.settings.steps, SKETCH_STEPS), depth=3)
         size = min(SKETCH_BYTES, data.nbytes / SKETCH_RATIO)
@@ -234,12 +278,13 @@ class _Job:
 
     def build(self, attempt: _Attempt, model: SRModel | None, measured: Measured | None) -> bytes:
         """The bytes of a file."""
-        volume, fit = self.volume, attempt.fit
+        volume, steps = self.volume, attempt.fit.steps if isinstance(attempt, _Network) else 0
         header = VolumeHeader(
             shape=volume.shape,
             dtype=next(name for name, dtype in DTYPES.items() if dtype == volume.data.dtype),
             range=self.span,
             factors=attempt.factors,
+            base=attempt.base,
             spacing=volume.spacing,
             affine=tuple(volume.affine[:3].ravel().tolist()),
             slope=volume.slope,
@@ -251,11 +296,10 @@ class _Job:
             preset=self.preset_name,
             seed=self.settings.seed,
             device=self.device.type,
-            omega=self.settings.omega,
-            steps=fit.steps,
+            omega=self.settings.omega if steps else 0.0,
+            steps=steps,
         )
-        sections = [("HEAD", header.pack()), (base_network.SECTION, base_network.pack(fit.network))]
-        sections += self.bricks
+        sections = [("HEAD", header.pack()), *attempt.sections, *self.bricks]
         if model is not None and self.embed_sr:
             sections.append(("SRMD", model.file or b""))
         metadata = {key: value for key, value in volume.metadata.items() if key != "lossy"}
@@ -263,13 +307,14 @@ class _Job:
             sections.append(("meta", pack_metadata(metadata)))
         if measured is not None:
             sections.append(("meas", measured.pack()))
-        if fit.steps or not self.bricks:  # of a file that is nothing but bricks there is nothing to tell
+        if steps or not self.bricks:  # of a file that is nothing but bricks there is nothing to tell
             sections.append(("prov", provenance.pack()))
         return layout.build(sections)
 
     def open(self, attempt: _Attempt, model: SRModel | None) -> File:
         """The file as a decoder sees it."""
-        return File(self.build(attempt, model, None), device=str(self.device), model=model)
+        data = self.build(attempt, model, None)
+        return File(data, device=str(self.device), model=model, codes=attempt.codes)
 
     def supported_model(self, attempt: _Attempt) -> SRModel | None:
         """The super-resolution model, if it does the factors."""
@@ -297,7 +342,7 @@ class _Job:
         """What the written file decodes to, against the original."""
         data, (low, high) = self.volume.data, self.span
         result = Comparison(len(data), high - low, data[0].size)
-        with self.open(attempt, model) as file:
+        with self.open(replace(attempt, codes=None), model) as file:
             for z0, z1, slab in file.slabs():
                 result.add(z0, data[z0:z1], slab)
             lr_psnr = self.lr_psnr(file)
@@ -328,6 +373,114 @@ class _Job:
         return decibels(float((codes - grid).double().square().mean()), 1.0)
 
 
+class _Grid:
+    """An LR grid on its way into latents."""
+
+    def __init__(self, job: _Job, factors: Shape) -> None:
+        from .fit import plan
+
+        self.job, self.factors = job, factors
+        data, span = job.volume.data, job.span
+        self.loss = 0.0
+        if max(factors) > 1:
+            self.loss = plan.resampling_loss(data, span, factors, job.model, job.device)
+
+    @cached_property
+    def codes(self) -> torch.Tensor:
+        """The grid itself, in float32."""
+        from .fit.plan import normalised_grid
+
+        grid = normalised_grid(self.job.volume.data, self.job.span, self.factors, self.job.device)
+        return grid.mul_(1 << base_network.CODE_BITS)
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Its wavelet coefficients."""
+        from .fit.latents import Analysis
+
+        spacing = [s * f for s, f in zip(self.job.volume.spacing, self.factors, strict=True)]
+        return Analysis(self.codes, spacing)
+
+    def attempt(self, step: float) -> _Attempt:
+        """The grid by latents of that step."""
+        from . import latents
+        from .models.registry import default_latents
+
+        model = default_latents().to(self.job.device)
+        sections, codes = latents.write(self.analysis.latents(step), model)
+        coding = (codes - self.codes).div_(1 << base_network.CODE_BITS).double().square_().mean()
+        return _Attempt(
+            factors=self.factors,
+            base="latents",
+            sections=tuple(sections),
+            codes=codes,
+            error=self.loss + float(coding),
+        )
+
+    def of_size(self, size: float, first: float) -> tuple[float, _Attempt]:
+        """(step, the grid by latents of that many bytes)."""
+        from .fit.latents import BYTES_EXPONENT, step_for
+
+        attempts: dict[float, _Attempt] = {}
+
+        def measure(step: float) -> float:
+            attempts[step] = self.attempt(step)
+            return attempts[step].size
+
+        step = step_for(measure, size, BYTES_EXPONENT, first)
+        step = min(attempts, key=lambda s: abs(attempts[s].size - size))
+        return step, attempts[step]
+
+
+def _latents_of_size(job: _Job, size: float, factors: Shape | None, bar: Bar) -> _Attempt:
+    """The grid of that many bytes that promises the least error at full size."""
+    from .fit.latents import FIRST_STEP
+    from .fit.plan import WORTHWHILE
+
+    best: _Attempt | None = None
+    step = FIRST_STEP
+    for grid in job.grids(factors, bar):
+        if best is not None and grid.loss >= WORTHWHILE * best.error:
+            continue
+        with bar.stage(f"coding 1/{grid.factors[2]}"):
+            step, attempt = grid.of_size(size, step)
+        if best is not None and attempt.error >= best.error:
+            break
+        best = attempt
+    assert best is not None
+    return best
+
+
+def _latents_of_error(job: _Job, target: float, factors: Shape | None, bar: Bar) -> bytes:
+    """The smallest file found whose PSNR is at least the target, by at most 0.2 dB more."""
+    from .fit.latents import ERROR_EXPONENT, FIRST_STEP, step_for
+
+    aim = 10 ** (-(target + PSNR_TOLERANCE / 2) / 10)
+    scale = float(1 << base_network.CODE_BITS) ** 2
+    found: list[tuple[_Attempt, _Grid]] = []
+    with bar.stage("coding"):
+        for grid in job.grids(factors, bar):
+            if grid.loss < 0.95 * aim:
+                step = step_for(grid.analysis.error, (aim - grid.loss) * scale, ERROR_EXPONENT, FIRST_STEP)
+                found.append((grid.attempt(step), grid))
+                if len(found) > 1 and found[-1][0].size > found[-2][0].size:
+                    break
+    if not found:
+        raise EncodeError(f"a PSNR of {target:g} dB was not reached with the factors {factors}")
+    attempt, grid = min(found, key=lambda pair: pair[0].size)
+    wanted = aim
+    for _ in range(MOST_FITS):
+        with bar.stage("measuring"):
+            reached = _psnr(job, attempt)
+        if target <= reached <= target + PSNR_TOLERANCE:
+            break
+        wanted *= aim / 10 ** (-reached / 10)
+        within = max(wanted - grid.loss, 0.02 * wanted)
+        step = step_for(grid.analysis.error, within * scale, ERROR_EXPONENT, FIRST_STEP)
+        attempt = grid.attempt(step)
+    return job.finish(attempt, Promise("psnr", target), bar)
+
+
 def _sampled(file: File) -> Iterator[tuple[int, int, Array]]:
     """(z0, z1, voxels) of a few slabs, evenly spread over the volume."""
     nz, ny, nx = file.shape
@@ -347,8 +500,11 @@ def _reach_ratio(job: _Job, ratio: float, factors: Shape | None, bar: Bar) -> by
             f"ratio {ratio:g} leaves {raw / ratio:.0f} bytes, and header and metadata alone take {overhead}; "
             f"a ratio of about {best:.3g} can be reached"
         )
+    if job.latents:
+        attempt = _latents_of_size(job, raw / ratio - overhead, factors, bar)
+        return job.finish(attempt, Promise("ratio", ratio), bar)
     attempt = job.fit(raw / ratio - overhead, factors, bar)
-    attempt = _trim(job, attempt, raw / ratio - overhead)
+    attempt = _trim(attempt, raw / ratio - overhead)
     return job.finish(attempt, Promise("ratio", ratio), bar)
 
 
@@ -358,11 +514,11 @@ def _overhead(job: _Job) -> int:
 
     model = job.model
     measured = Measured(50.5, 1.5, 50.5, 50.5, 0.5, 1.5, 1.5, 300, 50.5, Promise("ratio", 1.5))
-    attempt = _Attempt((1, 1, 1), flat())
-    return len(job.build(attempt, model, measured)) - len(base_network.pack(attempt.fit.network))
+    attempt = _Network.of((1, 1, 1), flat())
+    return len(job.build(attempt, model, measured)) - attempt.size
 
 
-def _trim(job: _Job, attempt: _Attempt, size: float) -> _Attempt:
+def _trim(attempt: _Network, size: float) -> _Network:
     """The network rounded anew where the fit's own rounding missed `size` bytes."""
     from .fit import quantise
 
@@ -374,14 +530,16 @@ def _trim(job: _Job, attempt: _Attempt, size: float) -> _Attempt:
         aim *= size / now
         noise = quantise.noise_for_bytes(fit.float_net, fit.sensitivity, aim)
         fit = fit.requantised(noise)
-    return replace(attempt, fit=fit)
+    return _Network.of(attempt.factors, fit)
 
 
 def _reach_psnr(job: _Job, target: float, factors: Shape | None, bar: Bar) -> bytes:
     """The smallest file found that reaches the PSNR, by at most 0.2 dB more."""
+    if job.latents:
+        return _latents_of_error(job, target, factors, bar)
     size = job.preset.default_bytes(job.volume.data.size) or 4000.0
     tried: list[tuple[float, float]] = []  # log2 of the bytes, dB
-    enough: tuple[float, _Attempt] | None = None
+    enough: tuple[float, _Network] | None = None
     for _ in range(MOST_FITS):
         attempt = job.fit(size, factors, bar, least_psnr=target)
         factors = attempt.factors
@@ -419,14 +577,14 @@ def _psnr(job: _Job, attempt: _Attempt) -> float:
     return math.inf if result is None else result
 
 
-def _coarsened(job: _Job, attempt: _Attempt, target: float) -> _Attempt:
+def _coarsened(job: _Job, attempt: _Network, target: float) -> _Network:
     """The same network, rounded more coarsely as long as it stays above the target: fewer bytes."""
     low, high, best = attempt.fit.noise, attempt.fit.noise * 64, attempt
     if _psnr(job, attempt) <= target + PSNR_TOLERANCE:
         return attempt
     for _ in range(10):
         noise = math.sqrt(low * high)
-        trial = replace(attempt, fit=attempt.fit.requantised(noise))
+        trial = _Network.of(attempt.factors, attempt.fit.requantised(noise))
         reached = _psnr(job, trial)
         low, high = (noise, high) if reached >= target else (low, noise)
         if reached >= target:

@@ -65,7 +65,11 @@ def info(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> Info:
 
 def info_of(file: File) -> Info:
     """What an open file says of itself."""
-    header, layout, network = file.header, file.reader.layout, file.network()
+    header, layout, network = (
+        file.header,
+        file.reader.layout,
+        file.network() if file.header.base == "siren" else None,
+    )
     sr, lattice = header.sr, file.lattice
     return Info(
         bytes=layout.file_length,
@@ -78,9 +82,9 @@ def info_of(file: File) -> Info:
         factors=header.factors,
         lr_shape=header.lr_shape,
         base=header.base,
-        width=network.width,
-        depth=network.depth,
-        parameters=network.parameters,
+        width=network.width if network else 0,
+        depth=network.depth if network else 0,
+        parameters=network.parameters if network else 0,
         sr=None if sr is None else _model(sr, file, "SRMD"),
         bound=None if lattice is None else _bound(file, lattice),
         context=None
@@ -134,6 +138,8 @@ def verify(
         file.metadata  # noqa: B018 - reading it checks it
         if file.reader.has("SRMD"):
             file.model  # noqa: B018
+        with suppress(ModelNotFoundError):
+            file.evaluator  # noqa: B018
         with suppress(ModelNotFoundError):
             file.bricks  # noqa: B018
         if original is not None:

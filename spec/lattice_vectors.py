@@ -12,15 +12,16 @@ import google_crc32c
 import numpy as np
 import torch
 
-from inrformat.coding.bricks import COUNTS, Coder, boxes
+from inrformat.coding.bricks import Coder, boxes
 from inrformat.coding.lanes import lanes_for
 from inrformat.coding.lattice import Span, inputs, schedule
 from inrformat.coding.levels import Levels
+from inrformat.coding.residuals import COUNTS
 from inrformat.container import ModelHeader, ModelReference, VolumeHeader, pack_tensors, records
 from inrformat.container.headers import LatticeHeader
 from inrformat.container.layout import build
 from inrformat.models.context import LAYERS, NETWORKS, ContextModel, pack_changes
-from inrformat.models.registry import load_context, pack_context
+from inrformat.models.registry import load_context, pack_integers
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, int, int]
@@ -45,7 +46,7 @@ def random_weights(seed: int, first: int = 1, second: int = 1, most: int = 200) 
 
 def model_file(weights: Mapping[str, Array]) -> bytes:
     """The .inrm file of these weights."""
-    return pack_context(
+    return pack_integers(
         ContextModel(weights),
         name="context-vector",
         version=1,

@@ -284,7 +284,9 @@ def test_a_context_model_of_ones_own_is_stored_in_the_file(tmp_path):
     again = train_context([data], steps=20)
     assert all(np.array_equal(trained.weights[k], again.weights[k]) for k in trained.weights)
     path = tmp_path / "own.inrm"
-    path.write_bytes(registry.pack_context(trained, name="own", version=1, licence="MIT", trained_on="noise"))
+    path.write_bytes(
+        registry.pack_integers(trained, name="own", version=1, licence="MIT", trained_on="noise")
+    )
     model = registry.load_context(path)
     file = exact(data, context=model)
     with Reader(file) as reader:

@@ -11,7 +11,6 @@ A brick is one byte that says how it is coded, and then
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -21,13 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from . import lanes, mixtures
+from . import lanes
 from .lattice import Context, Lattice, Prediction, Shape, Span, Split, order_of_classes, roots
+from .residuals import Code, Residuals, Source
 
 RAW, CONSTANT, CODED = 0, 1, 2
-COUNTS = struct.Struct("<III")
-LARGE = 255
-"""Stands for an escape that does not fit a byte."""
 PART = 1 << 13
 """Points that are predicted at a time on a CPU: what is made of them fits its cache."""
 PART_GPU = 1 << 20
@@ -65,12 +62,13 @@ class Coder:
         known = torch.zeros_like(truth)
         coarse = roots(known, self.order)
         coarse.copy_(roots(truth, self.order))
-        residuals = _Residuals(self.span.step)
+        residuals = Residuals(self.span.step)
         for lattice, kind in order_of_classes(known, self.order):
             true = Lattice.points(truth, lattice.split, kind).long()
             values = residuals.push(true.flatten(1), self._predict(lattice, kind))
             lattice.set(kind, values.clamp_(0, self.span.greatest).view_as(true).float())
         codes = residuals.codes(_u16(coarse), lanes.lanes_for(known[0].numel()))
+        codes = [bytes([CODED]) + code for code in codes]
         plain = (self._plain(brick) for brick in levels)
         return [min(pair, key=len) for pair in zip(plain, codes, strict=True)]
 
@@ -93,7 +91,7 @@ class Coder:
                 coded.append(i)
             elif not self._decode_plain(code, levels[i]):
                 wrong.append(i)
-        parsed = [(i, _Code.parse(codes[i], shape, self.order, self.span)) for i in coded]
+        parsed = [(i, self._parse(codes[i][1:], shape)) for i in coded]
         wrong += [i for i, parts in parsed if parts is None]
         good = [(i, parts) for i, parts in parsed if parts is not None]
         if good:
@@ -113,11 +111,18 @@ class Coder:
             return False
         return int(out.max()) <= self.span.greatest
 
-    def _decode(self, codes: list[_Code], shape: Shape) -> tuple[Levels, list[int]]:
+    def _parse(self, code: bytes, shape: Shape) -> Code | None:
+        """The parts of a coded brick of that shape."""
+        voxels = int(np.prod(shape))
+        coarse = int(np.prod([-(-n // (1 << self.order.count(axis))) for axis, n in enumerate(shape)]))
+        count = lanes.lanes_for(voxels) if voxels > coarse else 0
+        return Code.parse(code, coarse, voxels - coarse, count, self.span.greatest)
+
+    def _decode(self, codes: list[Code], shape: Shape) -> tuple[Levels, list[int]]:
         known = torch.zeros(len(codes), *shape, device=self.device)
         coarse = roots(known, self.order)
         coarse.copy_(torch.from_numpy(np.stack([c.roots for c in codes]).astype(np.float32)).view_as(coarse))
-        source = _Source(codes, self.span.step, self.device)
+        source = Source(codes, self.span.step, self.device)
         for lattice, kind in order_of_classes(known, self.order):
             values = source.take(self._predict(lattice, kind)).clamp_(0, self.span.greatest)
             lattice.set(kind, values.view(len(codes), *lattice.class_shape(kind)).float())
@@ -142,176 +147,6 @@ class Coder:
 
 def _u16(values: torch.Tensor) -> Levels:
     return values.flatten(1).cpu().numpy().astype(np.uint16)
-
-
-def _reach(tables: torch.Tensor) -> torch.Tensor:
-    """R of each row of the bank: residuals beyond it escape."""
-    reach = torch.tensor([mixtures.reach(w) for w in range(mixtures.WIDTHS)], device=tables.device)
-    return reach[torch.div(tables, mixtures.TAILS * mixtures.PHASES, rounding_mode="floor")]
-
-
-def _bottom(predicted: Prediction, step: int) -> torch.Tensor:
-    """The column of the symbol of level 0, below which no level is; one below all, if it would escape."""
-    residual = torch.div(step // 2 - predicted.centre, step, rounding_mode="floor")
-    high = residual + (1 << predicted.bits >> 1) >> predicted.bits
-    return torch.maximum(high, -_reach(predicted.table) - 1) + mixtures.ZERO
-
-
-class _Residuals:
-    """The residuals of bricks, on their way into codes."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        self._symbols: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        self._low: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._escapes: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def push(self, true: torch.Tensor, predicted: Prediction) -> torch.Tensor:
-        """Add a class's residuals; the levels (bricks, n) that the decoder will have."""
-        residual = torch.div(true - predicted.centre + self.step // 2, self.step, rounding_mode="floor")
-        raised = residual + (1 << predicted.bits >> 1)
-        high = raised >> predicted.bits
-        beyond = high.abs() - _reach(predicted.table) - 1
-        escaped = beyond >= 0
-        columns = torch.where(escaped, mixtures.ESCAPE, high + mixtures.ZERO)
-        self._symbols.append((predicted.table, columns, _bottom(predicted, self.step)))
-        self._low.append((raised & (1 << predicted.bits) - 1, predicted.bits))
-        self._escapes.append((escaped, 2 * beyond + (high < 0)))
-        return predicted.centre + residual * self.step
-
-    def codes(self, coarse: Levels, count: int) -> list[bytes]:
-        """Each brick's code."""
-        if not self._symbols:  # the brick is nothing but its coarsest lattice
-            return [bytes([CODED]) + COUNTS.pack(0, 0, 0) + c.astype("<u2").tobytes() for c in coarse]
-        states, words = lanes.encode(self._symbols, count)
-        low, bits, escaped, beyond = (
-            torch.cat(parts, dim=1)
-            for parts in (*zip(*self._low, strict=True), *zip(*self._escapes, strict=True))
-        )
-        result = []
-        for i, word in enumerate(words):
-            packed = _pack(low[i], bits[i])
-            escapes = beyond[i][escaped[i]].cpu().numpy()
-            result.append(
-                bytes([CODED])
-                + COUNTS.pack(len(word), len(packed), len(escapes))
-                + coarse[i].astype("<u2").tobytes()
-                + states[i].cpu().numpy().astype("<u4").tobytes()
-                + word.cpu().numpy().astype("<u2").tobytes()
-                + packed
-                + np.minimum(escapes, LARGE).astype(np.uint8).tobytes()
-                + escapes[escapes >= LARGE].astype("<u4").tobytes()
-            )
-        return result
-
-
-def _pack(low: torch.Tensor, bits: torch.Tensor) -> bytes:
-    """The low bits one after the other, least significant first, in bytes that fill from their lowest bit."""
-    ends = bits.cumsum(0)
-    size = int(ends[-1] + 7) >> 3
-    at = ends - bits
-    packed = torch.zeros(size + 3, dtype=torch.int32, device=low.device)
-    window = (low << (at & 7)).int()
-    for byte in range(3):
-        packed.index_add_(0, (at >> 3) + byte, window >> 8 * byte & 255)
-    return packed[:size].to(torch.uint8).cpu().numpy().tobytes()
-
-
-@dataclass(frozen=True)
-class _Code:
-    """The parts of a coded brick."""
-
-    roots: npt.NDArray[np.uint16]
-    states: npt.NDArray[np.uint32]
-    words: npt.NDArray[np.uint16]
-    low: npt.NDArray[np.uint8]
-    escapes: npt.NDArray[np.int64]
-
-    @classmethod
-    def parse(cls, code: bytes, shape: Shape, order: Sequence[int], span: Span) -> _Code | None:
-        """The parts, or None if they do not add up."""
-        if len(code) < 1 + COUNTS.size:
-            return None
-        word_count, low_bytes, escapes = COUNTS.unpack_from(code, 1)
-        coarse = int(np.prod([-(-n // (1 << list(order).count(axis))) for axis, n in enumerate(shape)]))
-        voxels = int(np.prod(shape))
-        predicted = voxels - coarse
-        if max(word_count, escapes) > predicted or 8 * low_bytes > mixtures.MOST_BITS * predicted + 7:
-            return None  # more than the residuals can take: nothing is allocated for it
-        count = lanes.lanes_for(voxels) if predicted else 0
-        sizes = [2 * coarse, 4 * count, 2 * word_count, low_bytes, escapes]
-        end = 1 + COUNTS.size + sum(sizes)
-        if len(code) < end:
-            return None
-        sizes.append(4 * code.count(LARGE, end - escapes, end))
-        if len(code) != end + sizes[-1]:
-            return None
-        ends = np.cumsum([1 + COUNTS.size, *sizes])
-        parts = [
-            np.frombuffer(code, dtype, size // np.dtype(dtype).itemsize, start)
-            for dtype, size, start in zip(("<u2", "<u4", "<u2", "u1", "u1", "<u4"), sizes, ends, strict=False)
-        ]
-        coarsest, states, words, low, small, large = parts
-        right = (coarsest <= span.greatest).all() and (states >= lanes.LOW).all() and (large >= LARGE).all()
-        beyond = small.astype(np.int64)
-        beyond[small == LARGE] = large
-        return cls(coarsest, states, words, low, beyond) if right else None
-
-
-class _Source:
-    """Takes the residuals of bricks out of their codes."""
-
-    def __init__(self, codes: list[_Code], step: int, device: torch.device) -> None:
-        self.step, self.device = step, device
-        states = np.stack([c.states for c in codes]).astype(np.int64)
-        self._words, counts = self._stack([c.words for c in codes], 1)
-        self._lanes = lanes.Decoder(torch.from_numpy(states).to(device), self._words, counts)
-        low, self._low_bytes = self._stack([c.low for c in codes], 3)
-        self._windows = low[:, :-2] | low[:, 1:-1] << 8 | low[:, 2:] << 16
-        self._escapes, self._escape_count = self._stack([c.escapes for c in codes], 1)
-        self._bits = torch.zeros_like(counts)
-        self._escaped = torch.zeros_like(counts)
-
-    def _stack(
-        self, arrays: Sequence[npt.NDArray[np.generic]], margin: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The arrays as rows (bricks, most + margin) int64, zero beyond each one's own, and their lengths."""
-        counts = [len(a) for a in arrays]
-        rows = np.zeros((len(arrays), max(counts) + margin), np.int64)
-        for row, array in zip(rows, arrays, strict=True):
-            row[: len(array)] = array
-        return torch.from_numpy(rows).to(self.device), torch.tensor(counts, device=self.device)
-
-    def take(self, predicted: Prediction) -> torch.Tensor:
-        """The levels (bricks, n) of a class."""
-        columns = self._lanes.decode(predicted.table, _bottom(predicted, self.step))
-        escaped = columns == mixtures.ESCAPE
-        bits = predicted.bits
-        ends = self._bits[:, None] + bits.cumsum(1)
-        at = ends - bits
-        window = self._windows.gather(1, (at >> 3).clamp_(max=self._windows.shape[1] - 1))
-        low = window >> (at & 7) & (1 << bits) - 1
-        self._bits = ends[:, -1]
-        high = columns - mixtures.ZERO
-        if bool(escaped.any()):
-            rank = self._escaped[:, None] + escaped.cumsum(1)
-            beyond = self._escapes.gather(1, (rank - 1).clamp_(0, self._escapes.shape[1] - 1))
-            size = (beyond >> 1) + _reach(predicted.table) + 1
-            high = torch.where(escaped, torch.where(beyond & 1 > 0, -size, size), high)
-            self._escaped = rank[:, -1]
-        residual = (high << bits) + low - (1 << bits >> 1)
-        return predicted.centre + residual * self.step
-
-    def wrong(self) -> list[int]:
-        """Which bricks' codes were not used up exactly."""
-        bad = self._lanes.finish() | (self._escaped != self._escape_count)
-        bad |= (self._bits + 7 >> 3) != self._low_bytes
-        rest = self._bits & 7
-        last = self._windows.gather(1, (self._bits >> 3)[:, None].clamp_(max=self._windows.shape[1] - 1))[
-            :, 0
-        ]
-        bad |= (rest > 0) & (last >> rest > 0)  # the bits after the last low bit are zero
-        return [int(i) for i in bad.nonzero()[:, 0]]
 
 
 def cuts(n: int, count: int) -> list[tuple[int, int]]:

@@ -66,6 +66,8 @@ FORMAT: dict[str, str] = {
     "network-truncated": "Section SIRN holds its record, and section TUNE the levels of its changes.",
     "bad-index": "The index of the bricks has an entry for each, and their lengths fill section BRIX.",
     "damaged-brick": "A brick's CRC-32C matches its bytes, and its code is whole.",
+    "base-mismatch": "What makes the LR grid is there, as HEAD's base says, and nothing else that would.",
+    "bad-latents": "Section LATD holds the latents of the pyramid, all of them and nothing else.",
     "network-overflow": "No product of the base network can reach 2^52.",
 }
 """FormatError: the file breaks a rule."""
@@ -82,6 +84,7 @@ LIMIT: dict[str, str] = {
     "model-too-large": "A model's tensors have at most Limits.max_model_bytes bytes.",
     "too-many-layers": "A network has at most Limits.max_layers layers.",
     "too-much-work": "Evaluating a network or a model takes at most Limits.max_work multiply-adds.",
+    "too-many-latents": "The LR grid of latents has at most Limits.max_latents points.",
     "brick-too-large": "A brick of the lattice has at most Limits.max_brick_voxels voxels.",
     "too-much-memory": "A layer of a model makes at most Limits.max_activations numbers at a time.",
 }

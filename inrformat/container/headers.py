@@ -22,7 +22,7 @@ from .codes import fail
 from .fields import NAME, Fields
 from .limits import DEFAULT_LIMITS, Limits
 
-VOLUME_CRITICAL = ("HEAD", "SIRN", "SRMD", "LATT", "CTXM", "TUNE", "BIDX", "BRIX")
+VOLUME_CRITICAL = ("HEAD", "SIRN", "SRMD", "LATT", "CTXM", "TUNE", "BIDX", "BRIX", "LATN", "LATD", "LATM")
 """Critical sections of a volume that this chapter of the specification knows."""
 MODEL_CRITICAL = ("MODL", "TENS")
 """Critical sections of a model."""
@@ -32,13 +32,19 @@ LARGEST_ERROR = 32767
 MOST_SPLITS = 5
 """How often the lattice of a brick is split along one axis, at the most."""
 
+MOST_HALVINGS = 6
+"""How often the pyramid of an LR grid's latents halves an axis, at the most, and how many levels it has."""
+LARGEST_STEP = 65535
+LARGEST_BIAS = 127
+MOST_LANES = 4096
+
 LONGEST_AXIS = 65536
 LARGEST_SPACING = 1e6
 LARGEST_AFFINE = 1e9
 """mm: so that no arithmetic on a geometry can overflow."""
 FACTORS = (1, 2, 4, 8)
-BASES = ("siren",)
-MODEL_KINDS = ("light", "srdensenet", "context")
+BASES = ("siren", "latents")
+MODEL_KINDS = ("light", "srdensenet", "context", "latents")
 PROMISES = ("ratio", "psnr", "max_error")
 VALUES: dict[str, tuple[float, float]] = {
     "u1": (0.0, 255.0),
@@ -293,6 +299,52 @@ class LatticeHeader(Record):
         if largest > limits.max_brick_voxels:
             message = f"a brick of {largest} voxels, at most {limits.max_brick_voxels} are allowed"
             raise fields.error("brick-too-large", message)
+
+
+@dataclass(frozen=True)
+class LatentHeader(Record):
+    """LATN: how the latents of section LATD make the LR grid.
+
+    masks     the axes (4 z, 2 y, 1 x) that each level of the pyramid halves, from the finest.
+    steps     codes that one unit of a latent stands for: of every band of the levels, from the finest, and
+              last of the coarsest level's smooth points.
+    bias      1/256 of a step that a latent's magnitude stands for less; of each as `steps`.
+    lanes     of the entropy code; 0: there is none.
+    model     the latent model.
+    """
+
+    SECTION = "LATN"
+
+    masks: tuple[int, ...]
+    steps: tuple[int, ...]
+    bias: tuple[int, ...]
+    lanes: int
+    model: ModelReference
+
+    def to_record(self) -> dict[str, Any]:
+        """See `Record`."""
+        return {
+            "masks": [int(mask) for mask in self.masks],
+            "steps": [int(step) for step in self.steps],
+            "bias": [int(bias) for bias in self.bias],
+            "lanes": int(self.lanes),
+            "model": self.model.to_record(),
+        }
+
+    @classmethod
+    def from_record(cls, record: Any, limits: Limits = DEFAULT_LIMITS) -> LatentHeader:
+        """See `Record`."""
+        fields = Fields(record, cls.SECTION)
+        masks = tuple(fields.int_of("masks", m, 1, 7) for m in fields.take_list("masks", 0, MOST_HALVINGS))
+        bands = sum((1 << mask.bit_count()) - 1 for mask in masks) + 1
+        steps = fields.take_ints("steps", bands, 1, LARGEST_STEP)
+        bias = fields.take_ints("bias", bands, 0, LARGEST_BIAS)
+        lanes = fields.take_int("lanes", 0, MOST_LANES)
+        model = _model_reference(fields, "model")
+        if model is None:
+            raise fields.error("bad-type", "the latent model is not named")
+        fields.done()
+        return cls(masks, steps, bias, lanes, model)
 
 
 def _runs(fields: Fields, greatest: int) -> tuple[tuple[int, int, int], ...] | None:

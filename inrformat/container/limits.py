@@ -30,6 +30,7 @@ class Limits:
     max_work            multiply-adds to evaluate the base network, or a super-resolution model, over the
                         whole grid: its parameters times the grid's points.
     max_activations     numbers that one layer of a super-resolution model makes at a time.
+    max_latents         points of an LR grid of latents: all of them are held at once.
     max_brick_voxels    voxels of one brick of the lattice.
     """
 
@@ -47,6 +48,7 @@ class Limits:
     max_model_bytes: int = 2**28
     max_work: int = 2**52
     max_activations: int = 2**30
+    max_latents: int = 2**28
     max_brick_voxels: int = 2**23
 
     def __post_init__(self) -> None:

@@ -22,16 +22,8 @@ from ..coding import integers, lattice
 from ..coding.lattice import Context, Shape, Span
 from ..coding.levels import Levels
 from ..errors import InputError, UsageError
-from ..models.context import (
-    LARGEST_WEIGHT,
-    NETWORKS,
-    OUTPUTS,
-    SCALE,
-    UNIT,
-    ContextModel,
-    Network,
-    network_of,
-)
+from ..models.context import NETWORKS, ContextModel, network_of
+from ..models.integers import LARGEST_WEIGHT, OUTPUTS, PARTS, SCALE, UNIT, Network
 from ..parallel import map_on_cores
 from ..volume import Volume
 
@@ -66,9 +58,9 @@ class TrainProgress:
 class FloatNetwork(torch.nn.Module):
     """A network of the model in float, with inputs in units of 1 / UNIT; see models.context.Network."""
 
-    def __init__(self, inputs: int, generator: torch.Generator) -> None:
+    def __init__(self, inputs: int, generator: torch.Generator, hidden: tuple[int, int] = HIDDEN) -> None:
         super().__init__()
-        first, second = HIDDEN
+        first, second = hidden
         self.first = torch.nn.Parameter(torch.randn(first, inputs, generator=generator) / inputs**0.5)
         self.second = torch.nn.Parameter(
             torch.randn(second, first + 1, generator=generator) * (2 / first) ** 0.5
@@ -77,6 +69,11 @@ class FloatNetwork(torch.nn.Module):
         last[:, :second] = torch.randn(OUTPUTS, second, generator=generator) * 0.02
         last[1, second + inputs - lattice.FEATURES] = -0.6  # a narrow spread to begin with
         self.last = torch.nn.Parameter(last)
+
+    def load(self, *layers: npt.NDArray[np.int16]) -> None:
+        """Go on from these weights, in units of 1 / SCALE."""
+        for part, weights in zip(PARTS, layers, strict=True):
+            setattr(self, part, torch.nn.Parameter(torch.from_numpy(weights.astype(np.float32) / SCALE)))
 
     def forward(self, features: Tensor) -> Tensor:
         """(3, n) outputs for features (inputs, n)."""
@@ -184,10 +181,10 @@ def train_context(
     sizes = [lattice.inputs(kind) for _, kind in NETWORKS]
     networks = [FloatNetwork(size, generator) for size in sizes]
     if start is not None:
-        _load(networks, start)
+        for (where, kind), network in zip(NETWORKS, networks, strict=True):
+            network.load(*(start.weights[f"{where}.{kind}.{part}"] for part in PARTS))
     pools = [Pool(size) for size in sizes]
-    optimizers = [_optimizers(n) for n in networks]
-    gentler = 1.0 if start is None else 0.3
+    optimizers = [optimizers_of(n) for n in networks]
     mean, step, done, began = 0.0, 0, 0.0, time.monotonic()
     while done < 1.0:
         if step % STEPS_PER_PIECE == 0:
@@ -196,27 +193,47 @@ def train_context(
                 for which, seen in pieces.look(model):
                     pools[which].add(seen)
         which = _draw(pools, generator)
-        rate = gentler * min(1.0, 0.05 + done / 0.02) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
-        for optimizer, full in zip(optimizers[which], (MUON_RATE, ADAM_RATE), strict=True):
-            optimizer.param_groups[0]["lr"] = rate * full
-        features, targets = pools[which].seen.batch(pools[which].count, generator)
-        loss = bits(networks[which](features), targets).mean()
-        for optimizer in optimizers[which]:
-            optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        for optimizer in optimizers[which]:
-            optimizer.step()
+        loss = learn(
+            networks[which], pools[which], optimizers[which], rate_at(done, start is not None), generator
+        )
         step += 1
-        mean += (float(loss.detach()) - mean) * max(0.002, 1 / step)
+        mean += (loss - mean) * max(0.002, 1 / step)
         done = step / steps if steps else (time.monotonic() - began) / (seconds or 1.0)
         if progress is not None:
             progress(TrainProgress(step, min(done, 1.0), mean))
     return frozen(networks)
 
 
-def _optimizers(network: FloatNetwork) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+def learn(
+    network: FloatNetwork,
+    pool: Pool,
+    optimizers: Sequence[torch.optim.Optimizer],
+    rates: Sequence[float],
+    generator: torch.Generator,
+) -> float:
+    """One step of a network on points of its pool; the bits of a point."""
+    for optimizer, rate in zip(optimizers, rates, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+    features, targets = pool.seen.batch(pool.count, generator)
+    loss = bits(network(features), targets).mean()
+    torch.autograd.backward(loss)
+    for optimizer in optimizers:
+        optimizer.step()
+    return float(loss.detach())
+
+
+def optimizers_of(network: FloatNetwork) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for the hidden layers, Adam for the last one."""
     muon = torch.optim.Muon([network.first, network.second], lr=MUON_RATE, weight_decay=0.0)
     return muon, torch.optim.Adam([network.last], lr=ADAM_RATE, betas=(0.9, 0.98))
+
+
+def rate_at(done: float, again: bool) -> tuple[float, float]:
+    """Both optimisers' learning rates when that share of the budget is used; lower on a trained model."""
+    rate = min(1.0, 0.05 + done / 0.02) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+    rate *= 0.3 if again else 1.0
+    return rate * MUON_RATE, rate * ADAM_RATE
 
 
 def _draw(pools: list[Pool], generator: torch.Generator) -> int:
@@ -227,24 +244,17 @@ def _draw(pools: list[Pool], generator: torch.Generator) -> int:
 
 def frozen(networks: Sequence[FloatNetwork]) -> ContextModel:
     """The integer model that these networks round to."""
-    weights = {}
+    weights: dict[str, npt.NDArray[np.int16]] = {}
     for (where, kind), network in zip(NETWORKS, networks, strict=True):
-        for layer in ("first", "second", "last"):
-            values = torch.round(getattr(network, layer).detach() * SCALE)
-            weights[f"{where}.{kind}.{layer}"] = (
-                values.clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT).to(torch.int16).numpy()
-            )
+        weights |= {f"{where}.{kind}.{part}": rounded(getattr(network, part)) for part in PARTS}
     return ContextModel(weights)
 
 
-def _load(networks: Sequence[FloatNetwork], model: ContextModel) -> None:
-    with torch.no_grad():
-        for (where, kind), network in zip(NETWORKS, networks, strict=True):
-            for layer in ("first", "second", "last"):
-                weights = model.weights[f"{where}.{kind}.{layer}"]
-                setattr(
-                    network, layer, torch.nn.Parameter(torch.from_numpy(weights.astype(np.float32) / SCALE))
-                )
+def rounded(layer: Tensor) -> npt.NDArray[np.int16]:
+    """A layer in whole units of 1 / SCALE."""
+    values = torch.round(layer.detach() * SCALE).clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+    result: npt.NDArray[np.int16] = values.to(torch.int16).numpy()
+    return result
 
 
 def observe(

@@ -35,6 +35,7 @@ SAMPLE_SLABS, SAMPLE_SLICES = 3, 16
 class Preset:
     """Effort, and the bytes that a volume gets when nobody names a target: bytes * (voxels / 2^18)^growth.
 
+    base     what holds the LR grid: "latents", or "siren".
     tuning   how much of a lossless or bounded file's context model is fitted to the volume; see fit.context.
     """
 
@@ -42,6 +43,7 @@ class Preset:
     bytes: float
     growth: float
     factors: Shape | None = None
+    base: str = "latents"
     tuning: int = 0
 
     def default_bytes(self, voxels: int) -> float:
@@ -54,7 +56,7 @@ PRESETS = {
     "fast": Preset(FitSettings(steps=1200), 4000, 0.4),
     "balanced": Preset(FitSettings(steps=4000), 8000, 0.5, tuning=2),
     "best": Preset(FitSettings(steps=40_000), 16_000, 0.5, tuning=10),
-    "paper": Preset(PAPER, 0, 0, factors=(4, 4, 4)),
+    "paper": Preset(PAPER, 0, 0, factors=(4, 4, 4), base="siren"),
 }
 
 
@@ -89,6 +91,21 @@ def candidate_factors(shape: Sequence[int]) -> list[Shape]:
 def _largest_factor(n: int) -> int:
     """An axis keeps at least 8 voxels."""
     return 4 if n >= 32 else 2 if n >= 16 else 1
+
+
+def latent_factors(shape: Sequence[int], spacing: Sequence[float]) -> list[Shape]:
+    """From the coarsest LR grid of latents to the finest: they reduce thick slices last."""
+    found = []
+    for f in (4, 2, 1):
+        finest = min(spacing)
+        reduced = []
+        for n, step in zip(shape, spacing, strict=True):
+            most = [k for k in (1, 2, 4) if k <= f and k <= _largest_factor(n)]
+            reduced.append(max((k for k in most if k * step <= 1.5 * f * finest), default=1))
+        z, y, x = reduced
+        if (z, y, x) not in found:
+            found.append((z, y, x))
+    return found
 
 
 def choose_factors(

@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,20 @@ from ..container.files import write_bytes
 from ..container.headers import MODEL_CRITICAL, ModelHeader, ModelReference, pack_tensors
 from ..container.limits import DEFAULT_LIMITS, Limits
 from ..errors import InputError, LimitError, ModelNotFoundError, UsageError
-from .context import LARGEST_WEIGHT, ContextModel, check_weights
+from .context import ContextModel
+from .integers import LARGEST_WEIGHT, IntegerModel
+from .latents import LatentModel
 from .light import LightSR
 from .sr import SRModel
 from .srdensenet import SRDenseNet
+
+M = TypeVar("M", bound=IntegerModel)
 
 KINDS: Mapping[str, type[SRModel]] = {kind.kind: kind for kind in (LightSR, SRDenseNet)}
 SHIPPED = Path(__file__).parent / "weights"
 DEFAULT = "light-1.inrm"
 DEFAULT_CONTEXT = "context-1.inrm"
-CONTEXT = "context"
+DEFAULT_LATENTS = "latents-1.inrm"
 SUFFIX = ".inrm"
 FOLDERS = "INRFORMAT_MODELS"
 """The environment variable that names further folders with models, separated as in PATH."""
@@ -94,27 +99,36 @@ def load_model(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_
     return model.eval().requires_grad_(False)
 
 
-def pack_context(model: ContextModel, *, name: str, version: int, licence: str, trained_on: str) -> bytes:
-    """The bytes of a context model's file: whole numbers, which float16 holds exactly."""
+def pack_integers(model: IntegerModel, *, name: str, version: int, licence: str, trained_on: str) -> bytes:
+    """The bytes of a context or latent model's file: whole numbers, which float16 holds exactly."""
     tensors, body = pack_tensors({key: value.astype(np.float16) for key, value in model.weights.items()})
-    header = ModelHeader(name, version, CONTEXT, {}, licence, trained_on, tensors)
+    header = ModelHeader(name, version, model.kind, {}, licence, trained_on, tensors)
     return layout.build([("MODL", header.pack()), ("TENS", body)])
 
 
 def load_context(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> ContextModel:
     """The context model in a file, given by its bytes or path; raises what `load_model` does."""
+    return _load_integers(ContextModel, source, limits)
+
+
+def load_latents(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> LatentModel:
+    """The latent model in a file, given by its bytes or path; raises what `load_model` does."""
+    return _load_integers(LatentModel, source, limits)
+
+
+def _load_integers(kind: type[M], source: bytes | str | os.PathLike[str], limits: Limits) -> M:
     data, header, arrays = _open(source, limits)
-    if header.kind != CONTEXT:
-        raise fail("model-mismatch", f"a {header.kind} model is no context model", section="MODL")
+    if header.kind != kind.kind:
+        raise fail("model-mismatch", f"a {header.kind} model is no {kind.kind} model", section="MODL")
     if header.config:
-        raise fail("out-of-range", "the config of a context model is empty", section="MODL")
+        raise fail("out-of-range", f"the config of a {kind.kind} model is empty", section="MODL")
     if any((a != np.rint(a)).any() for a in arrays.values()):
         raise fail("out-of-range", "a weight is not a whole number", section="TENS")
     if any(np.abs(a.astype(np.float64)).max() > LARGEST_WEIGHT for a in arrays.values()):
         raise fail("out-of-range", "weights are too large to be exact", section="TENS")
     weights = {name: a.astype(np.int16) for name, a in arrays.items()}
-    check_weights(weights)
-    model = ContextModel(weights)
+    kind.check(weights)
+    model = kind(weights)
     model.header, model.file = header, data
     return model
 
@@ -156,6 +170,11 @@ def default_model() -> SRModel:
 def default_context() -> ContextModel:
     """The context model that is shipped."""
     return load_context(SHIPPED / DEFAULT_CONTEXT)
+
+
+def default_latents() -> LatentModel:
+    """The latent model that is shipped."""
+    return load_latents(SHIPPED / DEFAULT_LATENTS)
 
 
 def _open(

@@ -1,0 +1,253 @@
+"""Section LATD: the latents of a grid as bytes (spec, "Latents").
+
+u32 x 4   bytes of the four parts that follow
+counts    of the births of every class: each a number of 7-bit groups, the lowest first, bit 7 set if more
+          follow; where it is not zero a byte for the level of its gaps
+gaps      an integer array, of family 1: for each birth the quiet points before it since the last one, g if
+          its latent is at least 0, -1 - g otherwise
+sizes     two bytes, family and level, then an integer array: the magnitude of each birth less one
+smooth    the same of the coarsest smooth points, each less the one before it
+the rest  the residuals of all other latents, see coding.residuals
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..container.codes import fail
+from ..container.headers import MOST_LANES
+from . import integers
+from .bank import FAMILIES, GREATEST, SCALES
+from .latents import LARGEST_LATENT, Model, Pyramid, walk
+from .lattice import Prediction
+from .residuals import Code, Residuals, Source
+
+Ints = npt.NDArray[np.int64]
+
+SECTION = "LATD"
+LENGTHS = struct.Struct("<IIII")
+OFFSET = 1 << 16
+"""Added to latents, so that none is below zero."""
+LAPLACE = FAMILIES.index("laplace")
+BITS_PER_LANE = 2048
+"""A lane costs about 16."""
+
+
+@dataclass
+class _Births:
+    """The births of one class: gaps with the latents' signs, and magnitudes."""
+
+    gaps: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    sizes: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    level: int = 0
+
+    @classmethod
+    def of(cls, true: Ints) -> _Births:
+        """Those among the latents of the quiet points."""
+        at = np.flatnonzero(true)
+        if not len(at):
+            return cls()
+        gaps = np.diff(at, prepend=-1) - 1
+        level = _level(gaps)
+        most = _most(level)
+        fillers = gaps // (most + 1)  # births of magnitude 0, where a gap is too long for its level
+        last = np.cumsum(fillers + 1) - 1
+        every = np.full(int(last[-1]) + 1, most, np.int64)
+        values = np.zeros_like(every)
+        every[last] = gaps - fillers * (most + 1)
+        values[last] = true[at]
+        return cls(np.where(values < 0, -1 - every, every), np.abs(values), level)
+
+    def place(self, count: int) -> Ints:
+        """The latents of `count` quiet points; FormatError if there are not as many."""
+        negative = self.gaps < 0
+        at = np.cumsum(np.where(negative, -1 - self.gaps, self.gaps) + 1) - 1
+        if len(at) and at[-1] >= count:
+            raise fail("bad-latents", "a birth lies beyond its class", section=SECTION)
+        result = np.zeros(count, np.int64)
+        result[at] = np.where(negative, -self.sizes, self.sizes)
+        return result
+
+
+def _level(gaps: Ints) -> int:
+    """The level of the array of gaps that costs least."""
+    mean = float(gaps.mean())
+    level = round(12 + 4 * np.log2(np.sqrt(2.0) * max(mean, 0.3)))
+    return int(min(max(level, 0), integers.LEVELS - 1))
+
+
+def _most(level: int) -> int:
+    """The longest gap that fits a level."""
+    return ((GREATEST + 1) << max(0, (level - SCALES + 4) // 4)) - 1
+
+
+class _Writer:
+    """Notes what the latents are."""
+
+    def __init__(self, classes: int) -> None:
+        self.births = [_Births() for _ in range(classes)]
+        self.residuals = Residuals(1)
+        self.symbols = 0
+
+    def quiet(self, number: int, true: Tensor) -> Tensor:
+        """See coding.latents.Exchange."""
+        self.births[number] = _Births.of(true.cpu().numpy().astype(np.int64))
+        return true
+
+    def predicted(self, true: Tensor, prediction: Prediction) -> Tensor:
+        """See coding.latents.Exchange."""
+        self.symbols += len(true)
+        self.residuals.push(true[None].long() + OFFSET, _batch(prediction))
+        return true
+
+
+class _Reader:
+    """Takes the latents out of their code."""
+
+    def __init__(self, births: list[_Births], source: Source | None) -> None:
+        self.births, self.source = births, source
+
+    def quiet(self, number: int, true: Tensor) -> Tensor:
+        """See coding.latents.Exchange."""
+        births, self.births[number] = self.births[number], _Births()
+        return torch.from_numpy(births.place(len(true))).to(true.device)
+
+    def predicted(self, true: Tensor, prediction: Prediction) -> Tensor:
+        """See coding.latents.Exchange."""
+        if self.source is None:
+            raise fail("bad-latents", "there is no code of latents that are predicted", section=SECTION)
+        values = self.source.take(_batch(prediction))[0] - OFFSET
+        return values.clamp_(-LARGEST_LATENT, LARGEST_LATENT)
+
+    def check(self) -> None:
+        """FormatError unless all of the code was used."""
+        if any(len(b.gaps) for b in self.births) or (self.source is not None and self.source.wrong()):
+            raise fail("bad-latents", "the code of the latents is not used up, or too short", section=SECTION)
+
+
+def _batch(prediction: Prediction) -> Prediction:
+    """As of one brick, and of latents that have the offset."""
+    return Prediction(prediction.centre[None] + OFFSET, prediction.table[None], prediction.bits[None])
+
+
+def encode(
+    pyramid: Pyramid, smooth: Tensor, bands: dict[tuple[int, int], Tensor], model: Model
+) -> tuple[bytes, int, Tensor]:
+    """(the section, how many lanes it has, the grid) of the latents; see coding.latents.walk."""
+    writer = _Writer(len(pyramid.class_sizes()))
+    grid = walk(pyramid, smooth, bands, model, writer)
+    lanes = max(1, min(MOST_LANES, int(writer.residuals.bits()) // BITS_PER_LANE)) if writer.symbols else 0
+    counts = b"".join(_varint(len(b.gaps)) + bytes([b.level] if len(b.gaps) else []) for b in writer.births)
+    gaps = np.concatenate([b.gaps for b in writer.births])
+    levels = np.concatenate([np.full(len(b.gaps), b.level) for b in writer.births])
+    sizes = np.concatenate([b.sizes for b in writer.births]) - 1
+    points = smooth.cpu().numpy().astype(np.int64).ravel()
+    parts = [
+        counts,
+        integers.encode(gaps, levels, np.full_like(levels, LAPLACE)) if len(gaps) else b"",
+        _pack_alike(sizes) if len(sizes) else b"",
+        _pack_alike(np.diff(points, prepend=0)),
+    ]
+    rest = writer.residuals.codes(np.zeros((1, 0), np.uint16), lanes)[0]
+    return LENGTHS.pack(*map(len, parts)) + b"".join(parts) + rest, lanes, grid
+
+
+def decode(data: bytes, pyramid: Pyramid, lanes: int, model: Model, device: torch.device) -> Tensor:
+    """The grid (z, y, x), int32, of a section; FormatError."""
+    if len(data) < LENGTHS.size:
+        raise fail("bad-latents", "the section ends before its lengths do", section=SECTION)
+    lengths = LENGTHS.unpack_from(data)
+    ends = np.cumsum([LENGTHS.size, *lengths]).tolist()
+    if ends[-1] > len(data):
+        raise fail("bad-latents", "the section ends before its parts do", section=SECTION)
+    counts, gaps, sizes, points = (data[a:b] for a, b in pairwise(ends))
+    births = _births(counts, gaps, sizes, pyramid.class_sizes())
+    z, y, x = (-(-n // s) for n, s in zip(pyramid.shape, pyramid.strides, strict=True))
+    values = np.cumsum(_unpack_alike(points, z * y * x))
+    if np.abs(values).max() > LARGEST_LATENT:
+        raise fail("bad-latents", "a smooth point is out of range", section=SECTION)
+    smooth = torch.from_numpy(values.astype(np.int32)).to(device).view(z, y, x)
+    predicted = sum(pyramid.class_sizes())
+    code = Code.parse(data[ends[-1] :], 0, predicted, lanes, 0)
+    if code is None:
+        raise fail("bad-latents", "the code of the latents does not add up", section=SECTION)
+    reader = _Reader(births, Source([code], 1, device) if lanes else None)
+    grid = walk(pyramid, smooth, {}, model, reader)
+    reader.check()
+    return grid
+
+
+def _births(counts: bytes, gaps: bytes, sizes: bytes, classes: Sequence[int]) -> list[_Births]:
+    """The births of all classes; FormatError."""
+    numbers, levels = _counts(counts, classes)
+    total = sum(numbers)
+    if not total:
+        if gaps or sizes:
+            raise fail("bad-latents", "births that no class has", section=SECTION)
+        return [_Births() for _ in classes]
+    every = np.repeat(np.array(levels), numbers)
+    distances = integers.decode(gaps, every, np.full_like(every, LAPLACE), SECTION)
+    magnitudes = _unpack_alike(sizes, total) + 1
+    if magnitudes.min() < 0 or magnitudes.max() > LARGEST_LATENT:
+        raise fail("bad-latents", "a birth's magnitude is out of range", section=SECTION)
+    ends = np.cumsum(numbers)
+    return [
+        _Births(distances[end - n : end], magnitudes[end - n : end])
+        for n, end in zip(numbers, ends, strict=True)
+    ]
+
+
+def _counts(data: bytes, classes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """How many births each class has, and the level of their gaps."""
+    numbers, levels, at = [], [], 0
+    for size in classes:
+        number, shift = 0, 0
+        while True:
+            if at >= len(data) or shift > 28:
+                raise fail("bad-latents", "the counts of births do not end", section=SECTION)
+            number |= (data[at] & 127) << shift
+            at, shift = at + 1, shift + 7
+            if data[at - 1] < 128:
+                break
+        level = data[at : at + 1] if number else b"\0"
+        at += 1 if number else 0
+        if number > size or not level or level[0] >= integers.LEVELS:
+            raise fail(
+                "bad-latents", "a class has more births than points, or an unknown level", section=SECTION
+            )
+        numbers.append(number)
+        levels.append(level[0])
+    if at != len(data):
+        raise fail("bad-latents", "there are counts of births left", section=SECTION)
+    return numbers, levels
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _pack_alike(values: Ints) -> bytes:
+    """An array of values of one family and level, which come first."""
+    family, level = integers.best_level(values)
+    every = np.full(len(values), level)
+    return bytes([family, level]) + integers.encode(values, every, np.full_like(every, family))
+
+
+def _unpack_alike(data: bytes, count: int) -> Ints:
+    """What `_pack_alike` was given; FormatError."""
+    if len(data) < 2 or data[0] >= len(FAMILIES) or data[1] >= integers.LEVELS:
+        raise fail("bad-latents", "an array has an unknown family or level", section=SECTION)
+    family, level = np.full((2, count), np.frombuffer(data, np.uint8, 2)[:, None], np.int64)
+    return integers.decode(data[2:], level, family, SECTION)

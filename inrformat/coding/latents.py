@@ -1,0 +1,333 @@
+"""The latents: whole numbers in the bands of a wavelet pyramid, and their code (spec, "Latents").
+
+The bands of a level are coded one after the other, from the coarsest level to the finest, and the points of
+a band in four classes, each at once. A point is quiet if nothing but zeros is known around it: among the 26
+points about it in its band; at its place and the 6 beside it in the bands of its level that were coded
+before; at its parent in the coarser level and the 6 beside that. In the coarsest level no point is quiet.
+Quiet points are nearly all zero, and only those that are not ("births") are stored, by the gaps between them.
+The others are predicted by a small integer network from what is known around them, and coded as residuals.
+
+All of it is arithmetic on whole numbers: the same on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..parallel import map_on_cores
+from .lattice import CONSTANT, GREATEST, Prediction, Shape
+from .wavelet import LARGEST, PATTERNS, Level, inverse, levels_of
+
+CLASSES = (
+    ((0, 0, 0), (1, 1, 1)),
+    ((0, 1, 1), (1, 0, 0)),
+    ((1, 0, 1), (0, 1, 0)),
+    ((1, 1, 0), (0, 0, 1)),
+)
+"""The parities (z, y, x) of the places in a band of each class's points."""
+AROUND = tuple((z, y, x) for z, y, x in product((-1, 0, 1), repeat=3) if z or y or x)
+"""Offsets (z, y, x) of the 26 points about a point."""
+BESIDE = tuple(o for o in AROUND if sum(map(abs, o)) == 1)
+CROSS = ((0, 0, 0), *BESIDE)
+CONSTANTS = 8
+LARGEST_LATENT = 32767
+UNIT = 16
+"""Magnitudes are in units of 1/16 octave."""
+PART = 1 << 13
+PART_GPU = 1 << 20
+
+
+def inputs(pattern: int) -> int:
+    """How many inputs the network of a band has."""
+    earlier = PATTERNS.index(pattern)
+    return 2 * len(AROUND) + len(BESIDE) + len(CROSS) * (1 + earlier) + CONSTANTS
+
+
+class Model(Protocol):
+    """What the coder needs of a latent model; see models.latents.LatentModel."""
+
+    def predict(self, features: Tensor, pattern: int) -> Prediction:
+        """The distributions (n) of points with these features (inputs, n)."""
+
+
+class Exchange(Protocol):
+    """Where latents come from, or go to: a coder that writes knows them, one that reads gives them."""
+
+    def quiet(self, number: int, true: Tensor) -> Tensor:
+        """The latents (n) of the quiet points of a class; its number counts all classes. `true`, if known."""
+
+    def predicted(self, true: Tensor, prediction: Prediction) -> Tensor:
+        """The latents (n) of the other points."""
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """A grid as latents.
+
+    shape   (z, y, x) of the grid.
+    masks   the axes that each level halves, from the finest; see wavelet.Level.
+    steps   for each level, from the finest, and each of its bands: what one unit of a latent stands for; then
+            that of the coarsest level's smooth points.
+    bias    by how many 1/256 of a step a latent's magnitude stands for less; of each as `steps`.
+    """
+
+    shape: Shape
+    masks: tuple[int, ...]
+    steps: tuple[int, ...]
+    bias: tuple[int, ...]
+
+    @property
+    def levels(self) -> list[Level]:
+        """From the finest to the coarsest."""
+        return levels_of(self.masks)
+
+    def numbers(self) -> Iterator[tuple[int, Level, int, int]]:
+        """(level's number, level, pattern, which of `steps` is its own) of all bands as they are coded."""
+        levels, starts = self.levels, np.cumsum([0, *(len(level.bands) for level in self.levels)]).tolist()
+        for number in reversed(range(len(levels))):
+            for i, pattern in enumerate(levels[number].bands):
+                yield number, levels[number], pattern, starts[number] + i
+
+    def class_sizes(self) -> list[int]:
+        """How many points each class has, of all bands that have any, as they are coded."""
+        nothing = torch.empty(self.shape, device="meta")
+        shapes = [level.band(nothing, pattern).shape for _, level, pattern, _ in self.numbers()]
+        return [
+            sum(math.prod((n - q + 1) // 2 for n, q in zip(shape, parity, strict=True)) for parity in members)
+            for shape in shapes
+            if math.prod(shape)
+            for members in CLASSES
+        ]
+
+    @property
+    def strides(self) -> Shape:
+        """Between the coarsest level's smooth points."""
+        z, y, x = (1 << sum(mask >> bit & 1 for mask in self.masks) for bit in (2, 1, 0))
+        return z, y, x
+
+    def smooth(self, grid: Tensor) -> Tensor:
+        """The coarsest smooth points of a grid: a view."""
+        z, y, x = self.strides
+        return grid[::z, ::y, ::x]
+
+    def value(self, latents: Tensor, which: int) -> Tensor:
+        """What the latents of a band stand for: int32."""
+        step, bias = self.steps[which], self.bias[which]
+        size = latents.abs().long().mul_(256).sub_(bias * (latents != 0)).mul_(step).add_(128)
+        return latents.sign().int().mul_(size.bitwise_right_shift_(8).clamp_(max=LARGEST).int())
+
+
+def walk(
+    pyramid: Pyramid, smooth: Tensor, bands: dict[tuple[int, int], Tensor], model: Model, exchange: Exchange
+) -> Tensor:
+    """The grid (z, y, x), int32, of latents that are exchanged on the way.
+
+    smooth   the latents of the coarsest smooth points.
+    bands    (level's number, pattern) -> latents, int16: the true ones where the exchange writes, else empty;
+             filled in on the way.
+    """
+    device = smooth.device
+    grid = torch.zeros(pyramid.shape, dtype=torch.int32, device=device)
+    pyramid.smooth(grid).copy_(pyramid.value(smooth, len(pyramid.steps) - 1))
+    coarser: tuple[int, dict[int, Tensor]] = 0, {}
+    classes = 0
+    for number in reversed(range(len(pyramid.masks))):
+        level = pyramid.levels[number]
+        sizes: dict[int, Tensor] = {}
+        for _, _, pattern, which in (b for b in pyramid.numbers() if b[0] == number):
+            points = level.band(grid, pattern)
+            if points.numel() == 0:
+                continue
+            context = _Band(level, number, pattern, pyramid.steps[which], points.shape, coarser, sizes, grid)
+            band = bands.setdefault(
+                (number, pattern), torch.zeros(points.shape, dtype=torch.int16, device=device)
+            )
+            sizes[pattern] = context.code(band, model, exchange, classes)
+            classes += len(CLASSES)
+            points.copy_(pyramid.value(band, which))
+        inverse(grid, level)
+        coarser = level.axes, sizes
+    return grid
+
+
+def magnitude(values: Tensor) -> Tensor:
+    """16 log2(1 + |v|), rounded down and with straight lines between powers of two, at most 127; v's sign."""
+    size = values.abs() + 1
+    exponent = torch.frexp(size.double())[1].to(size.dtype) - 1
+    octaves = UNIT * exponent + ((size << 4 >> exponent) - UNIT)
+    return values.sign() * octaves.clamp_(max=GREATEST)
+
+
+class _Band:
+    """A band on its way: what is known of it and around it."""
+
+    def __init__(
+        self,
+        level: Level,
+        number: int,
+        pattern: int,
+        step: int,
+        shape: torch.Size,
+        coarser: tuple[int, dict[int, Tensor]],
+        earlier: dict[int, Tensor],
+        grid: Tensor,
+    ) -> None:
+        self.level, self.number, self.pattern, self.step, self.shape = level, number, pattern, step, shape
+        self.known = _margin(shape, grid.device)
+        self.earlier = earlier
+        mask, parents = coarser
+        self.parent_axes = mask
+        self.parent = parents.get(pattern & mask)
+        smooth = level.band(grid, 0)
+        self.smooth = torch.nn.functional.pad(smooth[None, None].float(), (1,) * 6, mode="replicate")[
+            0, 0
+        ].int()
+
+    def code(self, band: Tensor, model: Model, exchange: Exchange, first: int) -> Tensor:
+        """Exchange the latents, class by class from number `first`; their magnitudes, with a margin."""
+        flat = band.view(-1)
+        still = self._still()
+        for kind, members in enumerate(CLASSES):
+            moving = still | _spread(self.known != 0, True)[tuple(slice(1, n + 1) for n in self.shape)]
+            at = self._places(members, band.device)
+            quiet = ~moving.view(-1)[at]
+            if len(places := at[quiet]):
+                self._know(flat, places, exchange.quiet(first + kind, flat[places]))
+            if len(places := at[~quiet]):
+                prediction = self._predict(model, places, kind)
+                self._know(flat, places, exchange.predicted(flat[places], prediction))
+        return self.known
+
+    def _still(self) -> Tensor:
+        """Where something but zeros is known in other bands; everywhere in the coarsest level."""
+        if not self.parent_axes:
+            return torch.ones(self.shape, dtype=torch.bool, device=self.known.device)
+        result = torch.zeros(self.shape, dtype=torch.bool, device=self.known.device)
+        for other in self.earlier.values():
+            _paste(result, _spread(other != 0, False)[1:, 1:, 1:])
+        if self.parent is not None:
+            near = _spread(self.parent != 0, False)[1:, 1:, 1:]
+            for axis, bit in enumerate((4, 2, 1)):
+                if self.parent_axes & bit:
+                    near = near.repeat_interleave(2, axis)
+            _paste(result, near)
+        return result
+
+    def _places(self, members: Sequence[Shape], device: torch.device) -> Tensor:
+        """Where a class's points are in the flat band: one parity after the other, each in C order."""
+        z, y, x = self.shape
+        every = torch.arange(z * y * x, device=device).view(z, y, x)
+        return torch.cat([every[a::2, b::2, c::2].reshape(-1) for a, b, c in members])
+
+    def _know(self, flat: Tensor, places: Tensor, values: Tensor) -> None:
+        flat[places] = values.to(flat.dtype)
+        z, y, x = self._split(places)
+        self.known[z + 1, y + 1, x + 1] = magnitude(values.int()).to(torch.int8)
+
+    def _split(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _, ny, nx = self.shape
+        rows = torch.div(places, nx, rounding_mode="floor")
+        return torch.div(rows, ny, rounding_mode="floor"), rows % ny, places % nx
+
+    def _predict(self, model: Model, places: Tensor, kind: int) -> Prediction:
+        """The predictions of points, part by part."""
+        result = Prediction(*(torch.empty_like(places) for _ in range(3)))
+        size = PART if places.device.type == "cpu" else PART_GPU
+
+        def predict(first: int) -> None:
+            part = slice(first, first + size)
+            prediction = model.predict(self._features(places[part], kind), self.pattern)
+            for name in ("centre", "table", "bits"):
+                getattr(result, name)[part] = getattr(prediction, name)
+
+        starts = range(0, len(places), size)
+        if places.device.type == "cpu" and len(starts) > 1:
+            map_on_cores(predict, starts)
+        else:
+            for first in starts:
+                predict(first)
+        return result
+
+    def _features(self, places: Tensor, kind: int) -> Tensor:
+        """The inputs (inputs, n) of points: float32 whole numbers in [-127, 127]."""
+        where = self._split(places)
+        out = torch.zeros(inputs(self.pattern), len(places), device=places.device)
+        row = 0
+
+        def gather(values: Tensor, at: Sequence[Tensor], offsets: Sequence[Shape]) -> Tensor:
+            nonlocal row
+            _, ny, nx = values.shape
+            base = ((at[0] + 1) * ny + at[1] + 1) * nx + at[2] + 1
+            flat, first = values.reshape(-1), row
+            for z, y, x in offsets:
+                out[row] = flat[base + ((z * ny + y) * nx + x)]
+                row += 1
+            return out[first:row]
+
+        gather(self.known, where, AROUND)
+        beside = [AROUND.index(offset) for offset in BESIDE]
+        out[row : row + len(beside)] = out[beside]
+        out[: len(AROUND)].abs_()
+        row += len(beside)
+        if self.parent is not None:
+            up = [w >> 1 if self.parent_axes & bit else w for w, bit in zip(where, (4, 2, 1), strict=True)]
+            gather(self.parent, up, CROSS).abs_()
+        else:
+            row += len(CROSS)
+        for pattern in PATTERNS[: PATTERNS.index(self.pattern)]:
+            if pattern in self.earlier:
+                gather(self.earlier[pattern], where, CROSS).abs_()
+            else:
+                row += len(CROSS)
+        out[row : row + len(AROUND)] = self._slopes(where)
+        row += len(AROUND)
+        self._constants(out[row:], kind)
+        return out
+
+    def _slopes(self, where: Sequence[Tensor]) -> Tensor:
+        """By how many quarter steps the smooth points about a point differ from that at its own place."""
+        _, ny, nx = self.smooth.shape
+        flat = self.smooth.view(-1)
+        base = ((where[0] + 1) * ny + where[1] + 1) * nx + where[2] + 1
+        offsets = torch.tensor([(z * ny + y) * nx + x for z, y, x in AROUND], device=base.device)
+        differences = flat[base + offsets[:, None]] - flat[base]
+        quarters = torch.div(4 * differences.abs(), self.step, rounding_mode="floor")
+        return (magnitude(quarters) * differences.sign()).float()
+
+    def _constants(self, out: Tensor, kind: int) -> None:
+        out[0] = CONSTANT
+        if kind:
+            out[kind] = CONSTANT
+        out[4] = min(UNIT * self.number, GREATEST)
+        for row, bit in zip((5, 6, 7), (4, 2, 1), strict=True):
+            out[row] = CONSTANT * bool(self.level.axes & bit)
+
+
+def _margin(shape: torch.Size, device: torch.device) -> Tensor:
+    """Zeros of that shape with one more before and two after along each axis."""
+    return torch.zeros([n + 3 for n in shape], dtype=torch.int8, device=device)
+
+
+def _spread(there: Tensor, far: bool) -> Tensor:
+    """Whether something is there, or at one of the 6 points beside it, or (far) of the 26 around."""
+    result = there.clone()
+    for axis in range(3):
+        source = result.clone() if far else there
+        n = there.shape[axis]
+        result.narrow(axis, 1, n - 1).logical_or_(source.narrow(axis, 0, n - 1))
+        result.narrow(axis, 0, n - 1).logical_or_(source.narrow(axis, 1, n - 1))
+    return result
+
+
+def _paste(out: Tensor, other: Tensor) -> None:
+    """Or-in what another band has at the same places, as far as it goes."""
+    common = tuple(slice(0, min(a, b)) for a, b in zip(out.shape, other.shape, strict=True))
+    out[common] |= other[common]

@@ -1,0 +1,281 @@
+"""From an LR grid to latents: the wavelet pyramid, rounded; and the training of the latent model."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..coding.latents import LARGEST_LATENT, Pyramid, inputs, walk
+from ..coding.lattice import Prediction
+from ..coding.network import CODE_BITS
+from ..coding.wavelet import PATTERNS, forward, gain, halving
+from ..models.integers import PARTS
+from ..models.latents import LatentModel
+from .context import FloatNetwork, Pool, Seen, TrainProgress, learn, optimizers_of, rate_at, rounded
+
+LIKELY = 0.62
+"""A coefficient of so many steps is likely to be worth a latent that is not zero."""
+BIT = 0.06
+"""By how many steps a coefficient must be larger for every bit that its latent costs. A bit is worth
+2 ln 2 / 12 squared steps at high rates, half of which this is; measured to be the best of 0.03, 0.06, 0.1."""
+ROUNDING = 0.42
+"""Beyond the first, a larger latent costs a bit or two more."""
+PARENT = 4
+"""How many neighbours a parent counts for."""
+LEAST_STEP, MOST_STEP = 1, 65535
+SMOOTH_SHARE = 0.5
+"""The coarsest smooth points are few, and are rounded finer."""
+HIDDEN = (64, 32)
+PIECE = (48, 96, 96)
+KEPT = 8192
+"""Points of a class that are kept of each piece, at most."""
+STEPS_PER_PIECE = 12
+FIRST_PIECES = 24
+LEAST_SHARE, MOST_SHARE = 0.003, 0.4
+"""Of the range of the values: the steps that are trained on."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A grid's latents: those of the coarsest smooth points, and of (level, pattern)."""
+
+    pyramid: Pyramid
+    smooth: Tensor
+    bands: dict[tuple[int, int], Tensor]
+
+
+class Analysis:
+    """The wavelet coefficients of a grid (z, y, x) of codes, in float32."""
+
+    def __init__(self, grid: Tensor, spacing: Sequence[float]) -> None:
+        self.coefficients = grid.clone().float()
+        self.shape = (grid.shape[0], grid.shape[1], grid.shape[2])
+        self.masks = halving(self.shape, spacing)
+        self.layout = Pyramid(self.shape, self.masks, (), ())
+        for level in self.layout.levels:
+            forward(self.coefficients, level)
+
+    def latents(self, step: float) -> Latents:
+        """The latents that make an error of about step^2 / 12 at high rates; `step` in codes."""
+        levels = self.layout.levels
+        steps: dict[int, int] = {}
+        bias: dict[int, int] = {}
+        bands: dict[tuple[int, int], Tensor] = {}
+        for number, level, pattern, which in self.layout.numbers():
+            steps[which] = _whole(step / gain(levels, number, pattern))
+            values = level.band(self.coefficients, pattern)
+            bias[which] = 0
+            if values.numel():
+                coarser = {p: band for (n, p), band in bands.items() if n == number + 1}
+                mask = levels[number + 1].axes if number + 1 < len(levels) else 0
+                parents = _parents(coarser, pattern, mask, values.shape)
+                bands[number, pattern], bias[which] = _round(values, steps[which], parents)
+        smooth = self.layout.smooth(self.coefficients)
+        own = _whole(SMOOTH_SHARE * step / (gain(levels, len(levels) - 1, 0) if levels else 1.0))
+        own = max(own, math.ceil(float(smooth.abs().max()) / LARGEST_LATENT))
+        every = [*(steps[i] for i in range(len(steps))), own]
+        biases = (*(bias[i] for i in range(len(bias))), 0)
+        pyramid = Pyramid(self.shape, self.masks, tuple(every), biases)
+        return Latents(pyramid, torch.round(smooth / own).int(), bands)
+
+    def error(self, step: float) -> float:
+        """The mean squared error that the latents of such a step make in the grid, about; in codes."""
+        latents, total = self.latents(step), 0.0
+        levels = self.layout.levels
+        for number, level, pattern, which in self.layout.numbers():
+            values = level.band(self.coefficients, pattern)
+            if values.numel():
+                wrong = latents.pyramid.value(latents.bands[number, pattern], which) - values
+                total += float(wrong.square().sum(dtype=torch.float64)) * gain(levels, number, pattern) ** 2
+        return total / math.prod(self.shape)
+
+
+def _whole(step: float) -> int:
+    return max(LEAST_STEP, min(MOST_STEP, round(step)))
+
+
+def _round(values: Tensor, step: int, parents: Tensor | None) -> tuple[Tensor, int]:
+    """Latents of a band, and by how many 1/256 of a step their magnitudes are too large on average.
+
+    A latent that is not zero costs the more bits, the fewer of its neighbours and parents are not.
+    """
+    size = values.abs() / step
+    there = (size > LIKELY).float()
+    near = _sum27(there) - there + 0.02
+    total = 26.5
+    if parents is not None:
+        near[tuple(slice(0, n) for n in parents.shape)] += PARENT * parents
+        total += PARENT
+    cost = torch.log2((total - near).clamp_(min=0.02) / near) + 1
+    latents = torch.floor(size + ROUNDING).clamp_(1, LARGEST_LATENT)
+    latents[size < 0.5 + BIT * cost.clamp_(min=0)] = 0
+    there = latents > 0
+    bias = float((latents[there] - size[there]).mean()) if bool(there.any()) else 0.0
+    return (latents * values.sign()).to(torch.int16), max(0, min(127, round(256 * bias)))
+
+
+def _sum27(values: Tensor) -> Tensor:
+    """Of every point and the 26 about it."""
+    for axis in range(3):
+        wide, n = values.clone(), values.shape[axis]
+        wide.narrow(axis, 1, n - 1).add_(values.narrow(axis, 0, n - 1))
+        wide.narrow(axis, 0, n - 1).add_(values.narrow(axis, 1, n - 1))
+        values = wide
+    return values
+
+
+def _parents(coarser: dict[int, Tensor], pattern: int, mask: int, shape: torch.Size) -> Tensor | None:
+    """Whether the parents of a band's points are not zero."""
+    parent = coarser.get(pattern & mask)
+    if parent is None:
+        return None
+    there = (parent != 0).float()
+    for axis, bit in enumerate((4, 2, 1)):
+        if mask & bit:
+            there = there.repeat_interleave(2, axis)
+    z, y, x = (min(a, b) for a, b in zip(shape, there.shape, strict=True))
+    return there[:z, :y, :x]
+
+
+CLOSE = 0.015
+"""The share by which the bytes, or the error, may miss what they are to be."""
+MOST_TRIALS = 6
+FIRST_STEP = 3000.0
+"""In codes: where the search for a step begins."""
+BYTES_EXPONENT, ERROR_EXPONENT = -1.2, 1.2
+"""How bytes and squared error follow the step, about, until two of them are known."""
+
+
+def step_for(measure: Callable[[float], float], target: float, exponent: float, first: float) -> float:
+    """The step at which `measure`, about a power of it, comes close to the target: secants of logarithms."""
+    tried: list[tuple[float, float]] = []
+    step = first
+    for _ in range(MOST_TRIALS):
+        value = max(measure(step), 1e-30)
+        tried.append((math.log(step), math.log(value / target)))
+        if abs(tried[-1][1]) < CLOSE:
+            break
+        near = sorted(tried, key=lambda t: abs(t[1]))[:2]
+        if len(near) == 2 and near[0][0] != near[1][0]:
+            slope = (near[0][1] - near[1][1]) / (near[0][0] - near[1][0])
+            exponent = slope if slope * exponent > 0.1 * exponent**2 else exponent
+        step = math.exp(near[0][0] - max(-2.0, min(2.0, near[0][1] / exponent)))
+        step = max(float(LEAST_STEP), min(8.0 * MOST_STEP, step))
+    return math.exp(min(tried, key=lambda t: abs(t[1]))[0])
+
+
+class _Recorder:
+    """A model and an exchange at once, which note what the latents could be predicted from."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, Tensor]] = []
+        self.lock = threading.Lock()
+        self.seen: list[tuple[int, Seen]] = []
+
+    def predict(self, features: Tensor, pattern: int) -> Prediction:
+        """Nothing but where the features were noted."""
+        with self.lock:
+            number = len(self.rows)
+            self.rows.append((PATTERNS.index(pattern), features.to(torch.int8)))
+        nothing = torch.zeros(features.shape[1], dtype=torch.int64)
+        return Prediction(nothing + number, torch.arange(features.shape[1]), nothing)
+
+    def quiet(self, number: int, true: Tensor) -> Tensor:
+        """See coding.latents.Exchange."""
+        return true
+
+    def predicted(self, true: Tensor, prediction: Prediction) -> Tensor:
+        """See coding.latents.Exchange."""
+        keep = torch.randperm(len(true))[:KEPT]
+        numbers = prediction.centre[keep]
+        for number in sorted(set(numbers.tolist())):
+            which, features = self.rows[number]
+            own = keep[numbers == number]
+            came = true[own].float()
+            ones = torch.ones_like(came)
+            # Units of one step, and nothing below which there is nothing: see context.Seen.
+            targets = torch.stack([ones, ones, came, ones, torch.full_like(came, 1e6)], dim=1)
+            self.seen.append((which, Seen(features[:, prediction.table[own]].T.contiguous(), targets)))
+        self.rows.clear()
+        return true
+
+
+def look(grid: Tensor, spacing: Sequence[float], step: float) -> list[tuple[int, Seen]]:
+    """(network, what it could have learned) from coding a grid of codes."""
+    latents = Analysis(grid, spacing).latents(step)
+    recorder = _Recorder()
+    walk(latents.pyramid, latents.smooth, latents.bands, recorder, recorder)
+    return recorder.seen
+
+
+def train_latents(
+    grids: Sequence[tuple[npt.NDArray[np.uint16], tuple[float, float, float]]],
+    *,
+    seconds: float,
+    seed: int = 0,
+    start: LatentModel | None = None,
+    progress: Callable[[TrainProgress], None] | None = None,
+) -> LatentModel:
+    """Train a latent model on the CPU, on grids (z, y, x) of codes with their spacing."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    pieces = _Pieces(grids, seed)
+    networks = [FloatNetwork(inputs(p), generator, HIDDEN) for p in PATTERNS]
+    if start is not None:
+        for name, network in zip(LatentModel.networks_of, networks, strict=True):
+            network.load(*(start.weights[f"{name}.{part}"] for part in PARTS))
+    pools = [Pool(inputs(p)) for p in PATTERNS]
+    optimizers = [optimizers_of(n) for n in networks]
+    mean, step, began, done = 0.0, 0, time.monotonic(), 0.0
+    while done < 1.0:
+        if step % STEPS_PER_PIECE == 0:
+            for _ in range(FIRST_PIECES if step == 0 else 1):
+                for which, seen in pieces.look():
+                    pools[which].add(seen)
+        which = step % len(networks)
+        loss = learn(
+            networks[which], pools[which], optimizers[which], rate_at(done, start is not None), generator
+        )
+        step += 1
+        mean += (loss - mean) * max(0.002, 1 / step)
+        done = (time.monotonic() - began) / seconds
+        if progress is not None:
+            progress(TrainProgress(step, min(done, 1.0), mean))
+    layers: dict[str, npt.NDArray[np.int16]] = {}
+    for name, network in zip(LatentModel.networks_of, networks, strict=True):
+        layers |= {f"{name}.{part}": rounded(getattr(network, part)) for part in PARTS}
+    return LatentModel(layers)
+
+
+class _Pieces:
+    """Pieces of grids, and what their coding teaches; larger grids are seen more often, by their root."""
+
+    def __init__(
+        self, grids: Sequence[tuple[npt.NDArray[np.uint16], tuple[float, float, float]]], seed: int
+    ) -> None:
+        self.grids, self.rng = grids, np.random.default_rng(seed)
+        weights = np.sqrt([grid.size for grid, _ in grids])
+        self.weights = weights / weights.sum()
+
+    def look(self) -> list[tuple[int, Seen]]:
+        """Code one piece, by a step of any usual size."""
+        rng = self.rng
+        grid, spacing = self.grids[int(rng.choice(len(self.grids), p=self.weights))]
+        share = float(np.exp(rng.uniform(math.log(LEAST_SHARE), math.log(MOST_SHARE))))
+        return look(_piece(grid, rng), spacing, share * (1 << CODE_BITS))
+
+
+def _piece(grid: npt.NDArray[np.uint16], rng: np.random.Generator) -> Tensor:
+    size = [min(n, s) for n, s in zip(grid.shape, PIECE, strict=True)]
+    at = [int(rng.integers(0, n - s + 1)) for n, s in zip(grid.shape, size, strict=True)]
+    piece = grid[tuple(slice(a, a + s) for a, s in zip(at, size, strict=True))].astype(np.float32)
+    piece = piece[tuple(slice(None, None, int(rng.choice([-1, 1]))) for _ in range(3))]
+    return torch.from_numpy(np.ascontiguousarray(piece))
