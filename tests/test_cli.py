@@ -167,7 +167,8 @@ def test_a_missing_model_is_named_and_can_be_done_without(head, run, fails, tmp_
     other = registry.save_model(tmp_path / "my.inrm", model, name="mine")
     with inrformat.open(head / "head.inrv") as file:
         header = replace(file.header, sr=other.reference)
-        sections = [("HEAD", header.pack()), ("SIRN", file.reader.read("SIRN"))]
+        parts = ("LATN", "LATD")
+        sections = [("HEAD", header.pack()), *((part, file.reader.read(part)) for part in parts)]
     from inrformat.container import build, write_bytes
 
     write_bytes(tmp_path / "x.inrv", build(sections))
@@ -364,11 +365,11 @@ def test_corrupt_files(head, fails, tmp_path):
     for junk in (b"", b"GIF89a" + bytes(100)):
         fails(4, "", "info", make(tmp_path / "junk.inrv", junk))
     with inrformat.open(head / "head.inrv") as file:
-        place = next(s.offset for s in file.reader.sections if s.type == "SIRN")
+        place = next(s.offset for s in file.reader.sections if s.type == "LATD")
     damaged = bytearray(data)
     damaged[place + 50] ^= 1
-    document = fails(4, r"section SIRN, offset", "verify", make(tmp_path / "bit.inrv", bytes(damaged)))
-    assert (document["code"], document["section"], document["offset"]) == ("bad-section-crc", "SIRN", place)
+    document = fails(4, r"section LATD, offset", "verify", make(tmp_path / "bit.inrv", bytes(damaged)))
+    assert (document["code"], document["section"], document["offset"]) == ("bad-section-crc", "LATD", place)
     fails(3, "", "info", tmp_path / "nowhere.inrv")
     fails(3, "", "decode", tmp_path, out)
     assert not out.exists()

@@ -16,7 +16,7 @@ LAYERS = (
     "inspect train_sr archive",
     "encode",
     "fit decode",
-    "residual",
+    "residual latents",
     "models progress",
     "coding io",
     "container resample metrics phantom region parallel",

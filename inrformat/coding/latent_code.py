@@ -146,9 +146,10 @@ def encode(
     grid = walk(pyramid, smooth, bands, model, writer)
     lanes = max(1, min(MOST_LANES, int(writer.residuals.bits()) // BITS_PER_LANE)) if writer.symbols else 0
     counts = b"".join(_varint(len(b.gaps)) + bytes([b.level] if len(b.gaps) else []) for b in writer.births)
-    gaps = np.concatenate([b.gaps for b in writer.births])
-    levels = np.concatenate([np.full(len(b.gaps), b.level) for b in writer.births])
-    sizes = np.concatenate([b.sizes for b in writer.births]) - 1
+    nothing = np.zeros(0, np.int64)  # a grid without levels has no classes
+    gaps = np.concatenate([nothing, *(b.gaps for b in writer.births)])
+    levels = np.concatenate([nothing, *(np.full(len(b.gaps), b.level) for b in writer.births)])
+    sizes = np.concatenate([nothing, *(b.sizes for b in writer.births)]) - 1
     points = smooth.cpu().numpy().astype(np.int64).ravel()
     parts = [
         counts,
