@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
@@ -242,6 +245,42 @@ def test_the_command_writes_tables_and_pictures(tmp_path, capsys):
         assert sheet.width == 4 * 3 * 72 + 3 * report.GAP  # the original and three codecs, enlarged threefold
     for key in {"folder", *document, *points[0], *document["bd_rate"][0]}:
         assert f"`{key}`" in README, f"{key} is not in the README"
+
+
+def test_a_bench_without_a_single_point(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the bench extra")
+    np.save(tmp_path / "head.npy", HEAD.data)
+    monkeypatch.setattr(run, "measure_apart", measure.measure_apart)
+    arguments = ["bench", str(tmp_path / "head.npy"), "--out", str(tmp_path / "out"), "--codecs", "inrformat"]
+    assert cli.main([*arguments, "--ratios", "1000000"]) == 0
+    assert "MISSING: ratio 1e+06" in capsys.readouterr().out
+    assert (tmp_path / "out" / "head-curves.png").exists()
+    np.save(tmp_path / "head.npy", np.full((4, 8, 8), np.nan, np.float32))
+    assert cli.main(arguments) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a terminal's Ctrl-C reaches a process group")
+@pytest.mark.slow
+def test_ctrl_c_ends_both_processes(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the bench extra")
+    np.save(tmp_path / "head.npy", inrformat.head_phantom((24, 112, 112)).data)
+    command = [
+        sys.executable,
+        "-m",
+        "inrformat.cli",
+        "bench",
+        tmp_path / "head.npy",
+        "--out",
+        tmp_path / "out",
+    ]
+    command += ["--codecs", "inrformat", "--presets", "best"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "out" / "results.json").exists():
+        time.sleep(0.05)
+    time.sleep(3)  # the other process is loading, or at work
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == "inrformat: error: interrupted\n"
+    assert process.returncode == 130
 
 
 def test_volumes_of_one_name_are_told_apart(tmp_path, capsys):

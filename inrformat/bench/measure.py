@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from ..errors import InrError
 from ..metrics import Comparison
@@ -108,17 +111,19 @@ def measure_apart(name: str, volume: Volume, codec: Codec, setting: float) -> Re
     receiver, sender = context.Pipe(duplex=False)
     arguments = (sender, torch.get_num_threads(), name, volume, codec, setting)
     process = context.Process(target=_apart, args=arguments, daemon=True)
-    with _interrupts_later():
-        process.start()
-    sender.close()
     try:
+        with _interrupts_later():
+            process.start()
+        sender.close()
         found: Result | str = receiver.recv()
-    except EOFError:
-        process.join()
+    except (EOFError, OSError):  # it is gone, perhaps before it was told what to do
+        if process.pid is not None:
+            process.join()
         found = f"its process ended with exit code {process.exitcode}"
     finally:
-        process.terminate()
-        process.join()
+        if process.pid is not None:
+            process.terminate()
+            process.join()
     if isinstance(found, Result):
         return found
     return Result(Point(**_what(name, volume, codec, setting), error=found), None)
@@ -127,6 +132,7 @@ def measure_apart(name: str, volume: Volume, codec: Codec, setting: float) -> Re
 def _apart(sender: Connection, threads: int, *what: Any) -> None:
     """In the new process: send the result, or what went wrong."""
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # its own would stay behind as a semaphore if this process is ended
     try:
         what[2].check()  # loads the codec, so that it is not part of what is measured
         sender.send(measure(*what))
@@ -139,14 +145,20 @@ def _apart(sender: Connection, threads: int, *what: Any) -> None:
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
     """Ctrl-C comes after the block, and never to processes that start in it: we end them ourselves."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # which, when it starts, lets interrupts through again
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which new processes inherit
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _what(name: str, volume: Volume, codec: Codec, setting: float) -> dict[str, Any]:

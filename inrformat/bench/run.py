@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..container.codes import show
 from ..container.files import write_bytes
-from ..errors import OutputError, UsageError
+from ..errors import InputError, OutputError, UsageError
 from ..fit.plan import PRESETS
 from ..volume import Volume
 from . import report
@@ -74,28 +76,38 @@ def bench(
     volume NAME-curves.png, and NAME-at-RATIO.png for each of `ratios`, with what each codec decoded to at the
     nearest bytes. Returns the points, and the document that results.json holds.
 
-    Raises OutputError, and UnsupportedError without matplotlib. What goes wrong with a point is in the point.
+    Raises InputError (voxels that are not finite), OutputError, and UnsupportedError without matplotlib. What
+    goes wrong with a point is in the point.
     """
     need("matplotlib", "matplotlib")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
+    for name, volume in volumes.items():
+        if not np.isfinite(volume.data).all():
+            raise InputError(f"{name} has voxels that are NaN or infinite")
     ours = [codec.name for codec in codecs if isinstance(codec, Ours)]
     points: list[Point] = []
-    document = report.as_json(points, ours)
+    document = _tables(folder, points, ours)
     for name, volume in volumes.items():
         results: list[Result] = []
         for codec in codecs:
             for setting in codec.settings:
                 results.append(measure_apart(name, volume, codec, setting))
                 points.append(results[-1].point)
-                document = report.as_json(points, ours)
-                write_bytes(folder / "results.csv", report.as_csv(points))
-                write_bytes(folder / "results.json", report.as_bytes(document))
+                document = _tables(folder, points, ours)
                 progress(points[-1])
         _draw(folder, name, volume, results, ratios)
     return points, document
+
+
+def _tables(folder: Path, points: Sequence[Point], ours: Sequence[str]) -> dict[str, Any]:
+    """Write what there is so far, and return the document."""
+    document = report.as_json(points, ours)
+    write_bytes(folder / "results.csv", report.as_csv(points))
+    write_bytes(folder / "results.json", report.as_bytes(document))
+    return document
 
 
 def _draw(
