@@ -389,14 +389,20 @@ class _Grid:
         job = self.job
         if max(self.factors) == 1:
             return 0.0
-        return resampling_loss(job.volume.data, job.span, self.factors, job.model, job.device)
+        rounds = job.preset.projections
+        return resampling_loss(job.volume.data, job.span, self.factors, job.model, job.device, rounds)
 
     @cached_property
     def codes(self) -> torch.Tensor:
         """The grid itself, in float32."""
-        from .fit.plan import normalised_grid
+        from .fit.plan import normalised_grid, projected
 
-        grid = normalised_grid(self.job.volume.data, self.job.span, self.factors, self.job.device)
+        job = self.job
+        grid = normalised_grid(job.volume.data, job.span, self.factors, job.device)
+        if max(self.factors) > 1:
+            model = job.model if job.model is not None and job.model.supports(self.factors) else None
+            rounds = job.preset.projections
+            grid = projected(grid, job.volume.data, job.span, self.factors, model, rounds)
         return grid.mul_(1 << base_network.CODE_BITS)
 
     @cached_property

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..coding.latents import LARGEST_LATENT, Pyramid, inputs, walk
 from ..coding.lattice import Prediction
 from ..coding.network import CODE_BITS
-from ..coding.wavelet import PATTERNS, forward, gain, halving
+from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
 from ..models.integers import PARTS
 from ..models.latents import LatentModel
 from .context import FloatNetwork, Pool, Seen, TrainProgress, learn, optimizers_of, rate_at, rounded
@@ -96,6 +96,21 @@ class Analysis:
                 wrong = latents.pyramid.value(latents.bands[number, pattern], which) - values
                 total += float(wrong.square().sum(dtype=torch.float64)) * gain(levels, number, pattern) ** 2
         return total / math.prod(self.shape)
+
+
+def by_latents(grid: Tensor, share: float) -> Tensor:
+    """A grid (z, y, x) of values from 0 to 1 as latents give it back whose step is a share of that range."""
+    scale = float(1 << CODE_BITS)
+    latents = Analysis(grid.cpu() * scale, (1.0, 1.0, 1.0)).latents(share * scale)
+    pyramid = latents.pyramid
+    out = torch.zeros(pyramid.shape, dtype=torch.int32)
+    pyramid.smooth(out).copy_(pyramid.value(latents.smooth, len(pyramid.steps) - 1))
+    for number, level, pattern, which in pyramid.numbers():
+        if (number, pattern) in latents.bands:
+            level.band(out, pattern).copy_(pyramid.value(latents.bands[number, pattern], which))
+    for level in reversed(pyramid.levels):
+        inverse(out, level)
+    return (out / scale).to(grid.device)
 
 
 def _whole(step: float) -> int:
