@@ -528,7 +528,10 @@ def _overhead(job: _Job) -> int:
 
     model = job.model
     measured = Measured(50.5, 1.5, 50.5, 50.5, 0.5, 1.5, 1.5, 300, 50.5, Promise("ratio", 1.5))
-    attempt = _Network.of((1, 1, 1), flat())
+    attempt: _Attempt = _Network.of((1, 1, 1), flat())
+    if job.latents:
+        nothing = tuple((section, b"") for section in ("LATN", "LATD"))
+        attempt = _Attempt(factors=(1, 1, 1), base="latents", sections=nothing)
     return len(job.build(attempt, model, measured)) - attempt.size
 
 
