@@ -457,12 +457,20 @@ def _latents_of_size(job: _Job, size: float, factors: Shape | None, bar: Bar) ->
         if best is not None and expected >= WORTHWHILE * best.error:
             continue
         with bar.stage("coding"):
-            step, attempt = grid.of_size(size, step)
+            step, attempt = grid.of_size(size, max(step, FIRST_STEP / 30))
+        if best is not None and not _close(attempt.size, size):
+            continue
+        if best is not None and not _close(best.size, size):
+            best = None  # that grid has not room for as many bytes
         coding, points = attempt.error - grid.loss, math.prod(grid.lr_shape)
         if best is None or attempt.error < best.error:
             best = attempt
     assert best is not None
     return best
+
+
+def _close(size: float, target: float) -> bool:
+    return abs(size / target - 1) <= RATIO_TOLERANCE
 
 
 def _latents_of_error(job: _Job, target: float, factors: Shape | None, bar: Bar) -> bytes:
@@ -650,4 +658,5 @@ def _check_promise(promise: Promise | None, measured: Measured, ratio: float) ->
     if promise.kind == "psnr":
         reached = math.inf if measured.psnr is None else measured.psnr
         if not value - 0.01 <= reached <= value + PSNR_TOLERANCE:
-            raise EncodeError(f"a PSNR of {value:g} dB was not reached; the nearest was {reached:.2f} dB")
+            nearest = "exact" if reached == math.inf else f"{reached:.2f} dB"
+            raise EncodeError(f"a PSNR of {value:g} dB was not reached; the nearest was {nearest}")
