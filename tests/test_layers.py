@@ -15,6 +15,7 @@ LAYERS = (
     "demo bench",
     "inspect train_sr archive",
     "encode",
+    "job",
     "fit decode",
     "residual latents",
     "models progress",

@@ -1,0 +1,368 @@
+"""One volume on its way into a file: what may hold its LR grid, as bytes, and what those decode to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .coding import network as base_network
+from .container import layout
+from .container.headers import (
+    FACTORS,
+    Measured,
+    Promise,
+    Provenance,
+    VolumeHeader,
+)
+from .container.metadata import pack_metadata
+from .decode import File
+from .errors import EncodeError, UsageError
+from .metrics import Comparison
+from .metrics import psnr as decibels
+from .progress import Bar
+from .resample import lr_shape
+from .volume import DTYPES, Array, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+    from .fit.latents import Analysis
+    from .fit.train import FitResult
+    from .models.sr import SRModel
+
+Shape = tuple[int, int, int]
+
+RATIO_TOLERANCE = 0.05
+PSNR_TOLERANCE = 0.2
+SAMPLE_SLABS = 4
+SKETCH_VOXELS = 1 << 18
+"""A lossless or bounded file of fewer voxels has no base network to speak of."""
+SKETCH_BYTES, SKETCH_RATIO = 4000, 2000
+"""Bytes of such a file's base network, at most; and the raw bytes over them, at least."""
+SKETCH_STEPS = 300
+
+
+def check_factors(factors: Sequence[int], shape: Shape) -> Shape:
+    """Factors that the format has, and no larger ones than an axis has voxels."""
+    if len(factors) != 3 or any(f not in FACTORS for f in factors):
+        raise UsageError(f"factors= are three of {FACTORS} (z, y, x), not {factors}")
+    z, y, x = (max(k for k in FACTORS if k <= f and k <= n) for f, n in zip(factors, shape, strict=True))
+    return z, y, x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What holds the LR grid, and the grid's factors.
+
+    base      the kind of what holds it, and `sections` its bytes.
+    codes     what it decodes to, where that is known.
+    error     the mean squared error that is expected at full size, in units of the range.
+    """
+
+    factors: Shape
+    base: str
+    sections: tuple[tuple[str, bytes], ...]
+    codes: torch.Tensor | None = None
+    error: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes of what holds the grid."""
+        return sum(len(data) for _, data in self.sections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted(Attempt):
+    """A network, as it was fitted."""
+
+    fit: FitResult
+
+    @classmethod
+    def of(cls, factors: Shape, fit: FitResult) -> Fitted:
+        """Fitted to the grid of these factors."""
+        section = base_network.SECTION, base_network.pack(fit.network)
+        return cls(factors=factors, base="siren", sections=(section,), fit=fit)
+
+
+class Job:
+    """One volume on its way into a file."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        preset: str,
+        sr: SRModel | str | None,
+        embed_sr: bool,
+        seconds: float | None,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        from .fit.plan import preset_of
+        from .models import registry
+
+        self.volume, self.device, self.embed_sr = volume, device, embed_sr
+        self.preset_name, self.preset = preset, preset_of(preset)
+        self.settings = replace(self.preset.settings, seed=seed, seconds=seconds)
+        self.span = (float(volume.data.min()), float(volume.data.max()))
+        if isinstance(sr, str):
+            if sr != "auto":
+                raise UsageError(f"sr= is a model, None or 'auto', not {sr!r}")
+            sr = registry.default_model()
+        self.model = sr.to(device) if sr is not None else None
+        self.bricks: list[tuple[str, bytes]] = []
+
+    @property
+    def latents(self) -> bool:
+        """Whether latents are to hold the LR grid."""
+        return self.preset.base == "latents" and self.span[0] < self.span[1]
+
+    def fit(
+        self, size: float | None, factors: Shape | None, bar: Bar, least_psnr: float | None = None
+    ) -> Fitted:
+        """A network of about `size` bytes (None: the preset's own), on the grid that suits it best."""
+        from .fit import plan, train
+
+        settings, data, span = self.settings, self.volume.data, self.span
+        if span[0] == span[1]:
+            return Fitted.of((1, 1, 1), train.flat())
+        if size is not None:
+            width = plan.width_for(size, settings.depth)
+            settings = replace(settings, width=width, target_bytes=size)
+        if factors is None and self.preset.factors is not None:
+            factors = check_factors(self.preset.factors, self.volume.shape)
+        if factors is None:
+            with bar.stage("choosing the grid") as report:
+                factors = plan.choose_factors(
+                    data, span, settings, self.model, self.device, least_psnr, report
+                )
+        with bar.stage("fitting") as report:
+            grid = plan.normalised_grid(data, span, factors, self.device)
+            return Fitted.of(factors, train.fit(grid, settings, self.device, report))
+
+    def grids(self, factors: Shape | None) -> Iterator[Grid]:
+        """The LR grids that could be coded, from the coarsest to the finest."""
+        from .fit import plan
+
+        for choice in [factors] if factors else plan.latent_factors(self.volume.shape):
+            yield Grid(self, choice)
+
+    def sketch(self, factors: Shape | None, bar: Bar) -> Fitted:
+        """A small network for the preview of a volume whose bricks hold the rest: quickly made, few bytes."""
+        data = self.volume.data
+        if data.size < SKETCH_VOXELS:
+            from .fit.train import flat
+
+            return Fitted.of((1, 1, 1), flat())
+        coarse = factors or check_factors((FACTORS[2],) * 3, self.volume.shape)
+        self.settings = replace(self.settings, steps=min(self.settings.steps, SKETCH_STEPS), depth=3)
+        size = min(SKETCH_BYTES, data.nbytes / SKETCH_RATIO)
+        return self.fit(size, coarse, bar)
+
+    def finish(self, attempt: Attempt, promise: Promise | None, bar: Bar) -> bytes:
+        """The file, after it was decoded and measured. EncodeError where it does not keep the promise."""
+        with bar.stage("verifying"):
+            model = None if self.bricks else self.supported_model(attempt)
+            measured = self.measure(attempt, model, promise)
+            if model is not None and (measured.psnr or math.inf) <= (measured.psnr_lanczos or math.inf):
+                model = None
+                measured = self.measure(attempt, None, promise)
+        data = self.build(attempt, model, measured)
+        check_promise(promise, measured, self.volume.data.nbytes / len(data))
+        return data
+
+    def build(self, attempt: Attempt, model: SRModel | None, measured: Measured | None) -> bytes:
+        """The bytes of a file."""
+        volume, steps = self.volume, attempt.fit.steps if isinstance(attempt, Fitted) else 0
+        header = VolumeHeader(
+            shape=volume.shape,
+            dtype=next(name for name, dtype in DTYPES.items() if dtype == volume.data.dtype),
+            range=self.span,
+            factors=attempt.factors,
+            base=attempt.base,
+            spacing=volume.spacing,
+            affine=tuple(volume.affine[:3].ravel().tolist()),
+            slope=volume.slope,
+            intercept=volume.intercept,
+            sr=model.reference if model else None,
+        )
+        provenance = Provenance(
+            software=f"inrformat {version('inrformat')}",
+            preset=self.preset_name,
+            seed=self.settings.seed,
+            device=self.device.type,
+            omega=self.settings.omega if steps else 0.0,
+            steps=steps,
+        )
+        sections = [("HEAD", header.pack()), *attempt.sections, *self.bricks]
+        if model is not None and self.embed_sr:
+            sections.append(("SRMD", model.file or b""))
+        metadata = {key: value for key, value in volume.metadata.items() if key != "lossy"}
+        if metadata:
+            sections.append(("meta", pack_metadata(metadata)))
+        if measured is not None:
+            sections.append(("meas", measured.pack()))
+        if steps or not self.bricks:  # of a file that is nothing but bricks there is nothing to tell
+            sections.append(("prov", provenance.pack()))
+        return layout.build(sections)
+
+    def open(self, attempt: Attempt, model: SRModel | None) -> File:
+        """The file as a decoder sees it."""
+        data = self.build(attempt, model, None)
+        return File(data, device=str(self.device), model=model, codes=attempt.codes)
+
+    def supported_model(self, attempt: Attempt) -> SRModel | None:
+        """The super-resolution model, if it does the factors."""
+        return self.model if self.model is not None and self.model.supports(attempt.factors) else None
+
+    def best_model(self, attempt: Attempt) -> SRModel | None:
+        """The super-resolution model, if it beats Lanczos on a sample of slabs."""
+        model = self.supported_model(attempt)
+        if model is None:
+            return None
+        ours, lanczos = (self.squared_error(attempt, m, sample=True) for m in (model, None))
+        return model if ours < lanczos else None
+
+    def squared_error(self, attempt: Attempt, model: SRModel | None, *, sample: bool = False) -> float:
+        """The mean over the decoded volume, or over a sample of its slabs, in stored units."""
+        total, count = 0.0, 0
+        with self.open(attempt, model) as file:
+            for z0, z1, slab in _sampled(file) if sample else file.slabs():
+                error = slab.astype(np.float32) - self.volume.data[z0:z1]
+                total += float(np.square(error, out=error).sum(dtype=np.float64))
+                count += error.size
+        return total / count
+
+    def measure(self, attempt: Attempt, model: SRModel | None, promise: Promise | None) -> Measured:
+        """What the written file decodes to, against the original."""
+        data, (low, high) = self.volume.data, self.span
+        result = Comparison(len(data), high - low, data[0].size)
+        with self.open(replace(attempt, codes=None), model) as file:
+            for z0, z1, slab in file.slabs():
+                result.add(z0, data[z0:z1], slab)
+            lr_psnr = self.lr_psnr(file)
+        lanczos = result.psnr if not self.bricks else None
+        if model is not None:
+            lanczos = decibels(self.squared_error(attempt, None), result.peak)
+        return Measured(
+            psnr=result.psnr,
+            peak=result.peak,
+            psnr_lanczos=lanczos,
+            lr_psnr=lr_psnr,
+            ssim=float(result.ssim.mean()),
+            max_error=result.max_error,
+            mean_error=result.absolute / result.voxels,
+            worst_slice=result.worst_slice,
+            worst_slice_psnr=result.worst_slice_psnr,
+            promise=promise,
+        )
+
+    def lr_psnr(self, file: File) -> float | None:
+        """The exact network against the Lanczos grid, dB with the volume's own range as peak."""
+        from .fit.plan import normalised_grid
+
+        if self.span[0] == self.span[1]:
+            return None
+        grid = normalised_grid(self.volume.data, self.span, file.header.factors, self.device)
+        codes = file.codes().to(grid.device).float() / (1 << base_network.CODE_BITS)
+        return decibels(float((codes - grid).double().square().mean()), 1.0)
+
+
+class Grid:
+    """An LR grid on its way into latents."""
+
+    def __init__(self, job: Job, factors: Shape) -> None:
+        self.job, self.factors = job, factors
+        self.lr_shape = lr_shape(job.volume.data.shape, factors)
+
+    @cached_property
+    def loss(self) -> float:
+        """What the reduction alone loses, in squared units of the range, on a sample of slabs."""
+        from .fit.plan import resampling_loss
+
+        job = self.job
+        if max(self.factors) == 1:
+            return 0.0
+        rounds = job.preset.projections
+        return resampling_loss(job.volume.data, job.span, self.factors, job.model, job.device, rounds)
+
+    @cached_property
+    def codes(self) -> torch.Tensor:
+        """The grid itself, in float32."""
+        from .fit.plan import normalised_grid, projected
+
+        job = self.job
+        grid = normalised_grid(job.volume.data, job.span, self.factors, job.device)
+        if max(self.factors) > 1:
+            model = job.model if job.model is not None and job.model.supports(self.factors) else None
+            rounds = job.preset.projections
+            grid = projected(grid, job.volume.data, job.span, self.factors, model, rounds)
+        return grid.mul_(1 << base_network.CODE_BITS)
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Its wavelet coefficients."""
+        from .fit.latents import Analysis
+
+        spacing = [s * f for s, f in zip(self.job.volume.spacing, self.factors, strict=True)]
+        return Analysis(self.codes, spacing)
+
+    def attempt(self, step: float) -> Attempt:
+        """The grid by latents of that step."""
+        from . import latents
+        from .models.registry import default_latents
+
+        model = default_latents().to(self.job.device)
+        sections, codes = latents.write(self.analysis.latents(step), model)
+        coding = (codes - self.codes).div_(1 << base_network.CODE_BITS).double().square_().mean()
+        return Attempt(
+            factors=self.factors,
+            base="latents",
+            sections=tuple(sections),
+            codes=codes,
+            error=self.loss + float(coding),
+        )
+
+    def of_size(self, size: float, first: float) -> tuple[float, Attempt]:
+        """(step, the grid by latents of that many bytes)."""
+        from .fit.latents import BYTES_EXPONENT, step_for
+
+        attempts: dict[float, Attempt] = {}
+
+        def measure(step: float) -> float:
+            attempts[step] = self.attempt(step)
+            return attempts[step].size
+
+        step = step_for(measure, size, BYTES_EXPONENT, first)
+        step = min(attempts, key=lambda s: abs(attempts[s].size - size))
+        return step, attempts[step]
+
+
+def _sampled(file: File) -> Iterator[tuple[int, int, Array]]:
+    """(z0, z1, voxels) of a few slabs, evenly spread over the volume."""
+    nz, ny, nx = file.shape
+    depth = min(nz, 4 * file.header.factors[0])
+    for start in np.unique(np.linspace(0, nz - depth, min(SAMPLE_SLABS, -(-nz // depth))).astype(int)):
+        z0, z1 = int(start), int(start) + depth
+        yield z0, z1, file.region(((z0, z1), (0, ny), (0, nx)))
+
+
+def check_promise(promise: Promise | None, measured: Measured, ratio: float) -> None:
+    """EncodeError unless the target was reached."""
+    if promise is None:
+        return
+    value = promise.value
+    if promise.kind == "ratio" and abs(ratio / value - 1) > RATIO_TOLERANCE:
+        raise EncodeError(f"a ratio of {value:g} was not reached; the best was {ratio:.4g}")
+    if promise.kind == "max_error" and measured.max_error > value:
+        raise EncodeError(f"an error of {value:g} was not kept; the greatest was {measured.max_error:g}")
+    if promise.kind == "psnr":
+        reached = math.inf if measured.psnr is None else measured.psnr
+        if not value - 0.01 <= reached <= value + PSNR_TOLERANCE:
+            nearest = "exact" if reached == math.inf else f"{reached:.2f} dB"
+            raise EncodeError(f"a PSNR of {value:g} dB was not reached; the nearest was {nearest}")
