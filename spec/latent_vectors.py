@@ -304,10 +304,26 @@ def _values(files: dict[str, bytes], put: Callable[..., Parts]) -> None:
         put("lanes-several", (9, 14, 15), (7, 3), 49, size=9.0)
     with bits_per_lane(1):
         put("lanes-more-than-points", (5, 9, 10), (7, 3), 50)
+    put("clamped-codes", (3, 4, 5), (7,), 52, spikes=0.3, step=60000, factors=(2, 2, 2))
+    for width in (20, 140):  # 140: the symbol of -65536 takes over what lies below
+        files[f"latents-beyond-{width}"] = beyond(width).file()
     made = put("lanes-of-nothing", (2, 3, 4), (), 51)
     rest = Code([65536] * 3, [], b"", []).join()
     data = replace(made.data, rest=rest).join()
     files["latents-lanes-of-nothing"] = replace(made, latn={**made.latn, "lanes": 3}, latd=data).file()
+
+
+def beyond(width: int) -> Parts:
+    """Codes of what no latent can be, in the only level: decoders clamp it."""
+    layout = pyramid((4, 7, 18), (3,), 53, step=3)
+    smooth, bands = random_latents(layout, 53)
+    rng = np.random.default_rng(53)
+    for key, band in bands.items():
+        bands[key] = band.int()  # the encoder takes such as they are
+        places = torch.from_numpy(rng.permutation(band.numel())[: band.numel() // 2])
+        values = rng.choice([-65536, -65000, -60000, -40000, 40000, 65535, 2**20], len(places))
+        bands[key].view(-1)[places] = torch.from_numpy(values).int()
+    return parts(layout, smooth, bands, model=model_file(random_weights(54, width=width)))
 
 
 def _volumes(files: dict[str, bytes], put: Callable[..., Parts], light: bytes) -> None:
@@ -359,8 +375,11 @@ def lonely(count: int, latents: Mapping[int, int]) -> Parts:
 
 def _births(files: dict[str, bytes]) -> None:
     files["latents-births"] = lonely(90, {0: 3, 40: -2, 177 // 2: 1}).file()
-    far = {place: 2 - place % 3 for place in (*range(1, 40, 2), 1100)}
-    files["latents-births-far"] = lonely(1110, far).file()
+    far = {place: 2 - place % 3 for place in (*range(1, 80, 2), 1801)}
+    filled = lonely(2000, far)
+    if (latent_code._unpack_alike(filled.data.sizes, _births_of(filled)) >= 0).all():
+        raise SystemExit("no gap is too long for its level")
+    files["latents-births-far"] = filled.file()
     files["latents-births-far-even"] = lonely(1200, {**dict.fromkeys(range(0, 60, 4), -1), 1190: 7}).file()
     files["latents-births-large"] = lonely(60, {0: 32767, 20: -32767, 41: 32767}).file()
     files["latents-births-in-a-row"] = lonely(60, dict.fromkeys(range(0, 60, 2), -4)).file()

@@ -190,8 +190,7 @@ class Band:
         for start in range(0, places.shape[1], lattice.POINTS):
             features = self.features(places[:, start : start + lattice.POINTS], kind)
             out = lattice.outputs(self.plan.networks[self.pattern], features)
-            most = 16 * GREATEST_LATENT
-            sixteenths = (out[0] + 256 >> 9).clip(-most, most)
+            sixteenths = out[0] + 256 >> 9
             centre = sixteenths + 8 >> 4
             width = out[1] + 256 >> 9
             made.append((centre, *lattice.rows(sixteenths - 16 * centre, width, out[2], 1)))
