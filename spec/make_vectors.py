@@ -635,9 +635,11 @@ def error_table(entries: dict[str, Any]) -> str:
     """The table "Errors" of the specification."""
     import container_cases
     import decoder_cases
+    import latent_cases
     import lattice_cases
 
-    attempts = (*container_cases.ATTACKS, *decoder_cases.ATTACKS, *lattice_cases.ATTACKS)
+    modules = (container_cases, decoder_cases, lattice_cases, latent_cases)
+    attempts = [attack for module in modules for attack in module.ATTACKS]
 
     rows = [
         "| code | error | rule | attacks that hold it | vectors that hold it |",
