@@ -208,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     _train_options(command("train-context", "Train a context model on your volumes.", _train_context))
     _archive_options(command("archive", "Archive a folder of DICOM, as a PACS exports it.", _archive))
     _restore_options(command("restore", "Write the files of an archive.", _restore))
+    _bench_options(command("bench", "Measure this format and its peers on your volumes.", _bench))
     demo = command("demo", "Encode and decode a generated head, and draw the result.", _demo)
     demo.add_argument("folder", type=Path, nargs="?", default=Path("inrformat-demo"), metavar="OUT_DIR")
     _device_option(demo)
@@ -312,6 +313,18 @@ def _restore_options(parser: argparse.ArgumentParser) -> None:
     _workers_options(parser)
 
 
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="VOLUME", help="as encode takes them")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for tables and pictures")
+    parser.add_argument("--codecs", type=_names, metavar="A,B,...", help="default: inrformat and all peers")
+    parser.add_argument("--ratios", type=_numbers, metavar="R,...", help="ours; default: 3000,1000,300,100")
+    parser.add_argument(
+        "--presets", type=_names, default=["fast"], metavar="P,...", help="ours; default: fast"
+    )
+    _source_options(parser)
+    _device_option(parser)
+
+
 def _workers_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     parser.add_argument("--dask", metavar="ADDRESS", help="of a Dask scheduler, instead of processes")
@@ -337,6 +350,17 @@ def _three(text: str) -> tuple[int, int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not three numbers Z,Y,X") from None
     return z, y, x
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers between commas") from None
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -675,6 +699,33 @@ def _train_context(options: argparse.Namespace) -> Report:
         "bits": last.bits,
     }
     return document, f"{options.output}: {last.step} steps, {last.bits:.3f} bits a voxel in training"
+
+
+def _bench(options: argparse.Namespace) -> Report:
+    from tqdm import tqdm
+
+    from .bench import CODECS, RATIOS, bench, choose, report
+
+    ratios = options.ratios or RATIOS
+    codecs = choose(options.codecs or CODECS, ratios=ratios, presets=options.presets, device=options.device)
+    volumes = {n: _read(source, options, "essential") for n, source in _by_name(options.sources).items()}
+    total = len(volumes) * sum(len(codec.settings) for codec in codecs)
+    with tqdm(total=total, disable=None, leave=False) as bar:
+        points, document = bench(volumes, options.out, codecs, ratios=ratios, progress=lambda _: bar.update())
+    text = [*report.lines(points), *report.rate_lines(document["bd_rate"]), f"written to {options.out}"]
+    return {"folder": str(options.out), **document}, "\n".join(text)
+
+
+def _by_name(sources: Sequence[str]) -> dict[str, str]:
+    """Volumes by names that files can have, told from their own."""
+    from .io import suffix_of
+
+    named: dict[str, str] = {}
+    for source in sources:
+        path = Path(source).resolve()
+        name = re.sub(r"[^\w.-]+", "_", path.name[: len(path.name) - len(suffix_of(path))]) or "volume"
+        named[f"{name}-{len(named) + 1}" if name in named else name] = source
+    return named
 
 
 def _demo(options: argparse.Namespace) -> Report:

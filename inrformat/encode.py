@@ -31,6 +31,7 @@ from .errors import EncodeError, InputError, UsageError
 from .metrics import Comparison
 from .metrics import psnr as decibels
 from .progress import Bar
+from .resample import lr_shape
 from .volume import DTYPES, Array, Volume
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ DECIBELS_PER_DOUBLING = 2.0
 """How much the PSNR is expected to rise with twice the bytes, until two sizes have been measured."""
 OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
+ERROR_GROWTH = 0.3
+"""A finer grid of the same bytes is expected to be coded worse: by this power of its points."""
 SAMPLE_SLABS = 4
 SKETCH_VOXELS = 1 << 18
 """A lossless or bounded file of fewer voxels has no base network to speak of."""
@@ -243,14 +246,12 @@ class _Job:
             grid = plan.normalised_grid(data, span, factors, self.device)
             return _Network.of(factors, train.fit(grid, settings, self.device, report))
 
-    def grids(self, factors: Shape | None, bar: Bar) -> list[_Grid]:
+    def grids(self, factors: Shape | None) -> Iterator[_Grid]:
         """The LR grids that could be coded, from the coarsest to the finest."""
         from .fit import plan
 
-        volume = self.volume
-        every = [factors] if factors else plan.latent_factors(volume.shape, volume.spacing)
-        with bar.stage("choosing the grid"):
-            return [_Grid(self, f) for f in every]
+        for choice in [factors] if factors else plan.latent_factors(self.volume.shape):
+            yield _Grid(self, choice)
 
     def sketch(self, factors: Shape | None, bar: Bar) -> _Network:
         """A small network for the preview of a volume whose bricks hold the rest: quickly made, few bytes."""
@@ -377,13 +378,18 @@ class _Grid:
     """An LR grid on its way into latents."""
 
     def __init__(self, job: _Job, factors: Shape) -> None:
-        from .fit import plan
-
         self.job, self.factors = job, factors
-        data, span = job.volume.data, job.span
-        self.loss = 0.0
-        if max(factors) > 1:
-            self.loss = plan.resampling_loss(data, span, factors, job.model, job.device)
+        self.lr_shape = lr_shape(job.volume.data.shape, factors)
+
+    @cached_property
+    def loss(self) -> float:
+        """What the reduction alone loses, in squared units of the range, on a sample of slabs."""
+        from .fit.plan import resampling_loss
+
+        job = self.job
+        if max(self.factors) == 1:
+            return 0.0
+        return resampling_loss(job.volume.data, job.span, self.factors, job.model, job.device)
 
     @cached_property
     def codes(self) -> torch.Tensor:
@@ -438,15 +444,17 @@ def _latents_of_size(job: _Job, size: float, factors: Shape | None, bar: Bar) ->
     from .fit.plan import WORTHWHILE
 
     best: _Attempt | None = None
-    step = FIRST_STEP
-    for grid in job.grids(factors, bar):
-        if best is not None and grid.loss >= WORTHWHILE * best.error:
+    step, coding, points = FIRST_STEP, 0.0, 1
+    for grid in job.grids(factors):
+        finer = math.prod(grid.lr_shape) / points
+        expected = grid.loss + coding * finer**ERROR_GROWTH
+        if best is not None and expected >= WORTHWHILE * best.error:
             continue
-        with bar.stage(f"coding 1/{grid.factors[2]}"):
+        with bar.stage("coding"):
             step, attempt = grid.of_size(size, step)
-        if best is not None and attempt.error >= best.error:
-            break
-        best = attempt
+        coding, points = attempt.error - grid.loss, math.prod(grid.lr_shape)
+        if best is None or attempt.error < best.error:
+            best = attempt
     assert best is not None
     return best
 
@@ -459,11 +467,11 @@ def _latents_of_error(job: _Job, target: float, factors: Shape | None, bar: Bar)
     scale = float(1 << base_network.CODE_BITS) ** 2
     found: list[tuple[_Attempt, _Grid]] = []
     with bar.stage("coding"):
-        for grid in job.grids(factors, bar):
+        for grid in job.grids(factors):
             if grid.loss < 0.95 * aim:
                 step = step_for(grid.analysis.error, (aim - grid.loss) * scale, ERROR_EXPONENT, FIRST_STEP)
                 found.append((grid.attempt(step), grid))
-                if len(found) > 1 and found[-1][0].size > found[-2][0].size:
+                if len(found) > 2 and found[-1][0].size > found[-2][0].size > found[-3][0].size:
                     break
     if not found:
         raise EncodeError(f"a PSNR of {target:g} dB was not reached with the factors {factors}")

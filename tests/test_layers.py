@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "inrformat"
 LAYERS = (
     "cli",
-    "demo",
+    "demo bench",
     "inspect train_sr archive",
     "encode",
     "fit decode",

@@ -12,7 +12,7 @@ def test_psnr_is_the_papers_equation_2():
 
 @pytest.mark.parametrize("shape", [(3, 20, 31), (1, 7, 7), (2, 5, 40), (1, 1, 1)])
 def test_ssim_is_scikit_images(shape):
-    metrics = pytest.importorskip("skimage.metrics", reason="scikit-image is in the bench extra")
+    metrics = pytest.importorskip("skimage.metrics", reason="scikit-image is in the dev extra")
     rng = np.random.default_rng(0)
     a = rng.random(shape, np.float32)
     b = a + 0.1 * rng.standard_normal(shape).astype(np.float32)

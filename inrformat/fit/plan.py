@@ -93,16 +93,11 @@ def _largest_factor(n: int) -> int:
     return 4 if n >= 32 else 2 if n >= 16 else 1
 
 
-def latent_factors(shape: Sequence[int], spacing: Sequence[float]) -> list[Shape]:
-    """From the coarsest LR grid of latents to the finest: they reduce thick slices last."""
+def latent_factors(shape: Sequence[int]) -> list[Shape]:
+    """From the coarsest LR grid of latents to the finest: thick slices are reduced less, or not at all."""
     found = []
-    for f in (4, 2, 1):
-        finest = min(spacing)
-        reduced = []
-        for n, step in zip(shape, spacing, strict=True):
-            most = [k for k in (1, 2, 4) if k <= f and k <= _largest_factor(n)]
-            reduced.append(max((k for k in most if k * step <= 1.5 * f * finest), default=1))
-        z, y, x = reduced
+    for factors in ((4, 4, 4), (2, 4, 4), (1, 4, 4), (2, 2, 2), (1, 2, 2), (1, 1, 1)):
+        z, y, x = (min(f, _largest_factor(n)) for f, n in zip(factors, shape, strict=True))
         if (z, y, x) not in found:
             found.append((z, y, x))
     return found
