@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -105,3 +106,13 @@ def test_extreme_escapes_are_clamped(escape: int, width: int) -> None:
         else:
             assert -1000 <= volume.min() <= volume.max() <= 3000
     assert code.escapes or width == 140
+
+
+def test_one_lane_for_many_latents_costs_little_time() -> None:
+    """131,072 latents, all predicted, one after the other."""
+    with latents.bits_per_lane(10**9):
+        good = latents.random_parts((16, 64, 128), (7,), 1)
+    assert good.latn["lanes"] == 1
+    began = time.process_time()
+    inrformat.decode(good.file(), device="cpu")
+    assert time.process_time() - began < 5
