@@ -31,8 +31,8 @@ lint: $(READY)  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## measure the real series in $INRFORMAT_DATA, into out/bench (about a quarter of an hour on two cores)
-	$(BIN)/python benchmarks/real.py out/bench
+bench: $(READY)  ## measure the real series in $INRFORMAT_DATA, into out/bench (some hours on two cores)
+	$(BIN)/python benchmarks/curves.py out/bench
 
 fuzz: $(READY)  ## throw damaged files at the decoder for ten minutes
 	$(BIN)/python tests/fuzz/run.py --seconds 600

@@ -534,7 +534,10 @@ def _facts(found: Info) -> Iterator[tuple[str, str]]:
     yield "volume", f"{_by(found.shape)} (z, y, x) {DTYPES[found.dtype].name}, values {low:g} to {high:g}"
     yield "spacing", f"{_by(found.spacing)} mm"
     yield "LR grid", f"{_by(found.lr_shape)}, smaller by {_by(found.factors)}"
-    yield "network", f"{found.depth} layers of {found.width}, {found.parameters:,} parameters"
+    if found.latents is not None:
+        yield "", f"by latents and the latent model {_named(found.latents)}"
+    else:
+        yield "network", f"{found.depth} layers of {found.width}, {found.parameters:,} parameters"
     if found.bound is not None and found.context is not None:
         how = (
             "lossless" if found.bound["lossless"] else f"within {found.bound['max_error']:g} of the original"

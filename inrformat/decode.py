@@ -13,7 +13,14 @@ import numpy as np
 
 from .coding import network as base_network
 from .container.codes import fail
-from .container.headers import VOLUME_CRITICAL, LatticeHeader, Measured, Provenance, VolumeHeader
+from .container.headers import (
+    VOLUME_CRITICAL,
+    LatentHeader,
+    LatticeHeader,
+    Measured,
+    Provenance,
+    VolumeHeader,
+)
 from .container.layout import Reader
 from .container.limits import DEFAULT_LIMITS, Limits
 from .container.metadata import unpack_metadata
@@ -234,17 +241,24 @@ class File:
     def evaluator(self) -> Any:
         """What makes the LR grid, checked on first use: models.siren.Evaluator or latents.Evaluator."""
         if self._evaluator is None:
-            if self.header.base == "latents":
+            if (header := self.latent_header) is not None:
                 from . import latents
 
                 self._evaluator = latents.Evaluator(
-                    self._reader, self.lr_shape, self.device, self._models, self.limits
+                    self._reader, header, self.lr_shape, self.device, self._models, self.limits
                 )
             else:
                 from .models.siren import Evaluator
 
                 self._evaluator = Evaluator(self.network(), self.lr_shape, self.device)
         return self._evaluator
+
+    @property
+    def latent_header(self) -> LatentHeader | None:
+        """How the latents make the LR grid; None: a SIREN does. FormatError."""
+        if self.header.base != "latents":
+            return None
+        return LatentHeader.unpack(self._reader.read(LatentHeader.SECTION), self.limits)
 
     def network(self) -> base_network.Network:
         """The base network; LimitError when evaluating it takes more than the limits allow."""

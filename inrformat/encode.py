@@ -389,14 +389,20 @@ class _Grid:
         job = self.job
         if max(self.factors) == 1:
             return 0.0
-        return resampling_loss(job.volume.data, job.span, self.factors, job.model, job.device)
+        rounds = job.preset.projections
+        return resampling_loss(job.volume.data, job.span, self.factors, job.model, job.device, rounds)
 
     @cached_property
     def codes(self) -> torch.Tensor:
         """The grid itself, in float32."""
-        from .fit.plan import normalised_grid
+        from .fit.plan import normalised_grid, projected
 
-        grid = normalised_grid(self.job.volume.data, self.job.span, self.factors, self.job.device)
+        job = self.job
+        grid = normalised_grid(job.volume.data, job.span, self.factors, job.device)
+        if max(self.factors) > 1:
+            model = job.model if job.model is not None and job.model.supports(self.factors) else None
+            rounds = job.preset.projections
+            grid = projected(grid, job.volume.data, job.span, self.factors, model, rounds)
         return grid.mul_(1 << base_network.CODE_BITS)
 
     @cached_property
@@ -451,12 +457,20 @@ def _latents_of_size(job: _Job, size: float, factors: Shape | None, bar: Bar) ->
         if best is not None and expected >= WORTHWHILE * best.error:
             continue
         with bar.stage("coding"):
-            step, attempt = grid.of_size(size, step)
+            step, attempt = grid.of_size(size, max(step, FIRST_STEP / 30))
+        if best is not None and not _close(attempt.size, size):
+            continue
+        if best is not None and not _close(best.size, size):
+            best = None  # that grid has not room for as many bytes
         coding, points = attempt.error - grid.loss, math.prod(grid.lr_shape)
         if best is None or attempt.error < best.error:
             best = attempt
     assert best is not None
     return best
+
+
+def _close(size: float, target: float) -> bool:
+    return abs(size / target - 1) <= RATIO_TOLERANCE
 
 
 def _latents_of_error(job: _Job, target: float, factors: Shape | None, bar: Bar) -> bytes:
@@ -522,7 +536,10 @@ def _overhead(job: _Job) -> int:
 
     model = job.model
     measured = Measured(50.5, 1.5, 50.5, 50.5, 0.5, 1.5, 1.5, 300, 50.5, Promise("ratio", 1.5))
-    attempt = _Network.of((1, 1, 1), flat())
+    attempt: _Attempt = _Network.of((1, 1, 1), flat())
+    if job.latents:
+        nothing = tuple((section, b"") for section in ("LATN", "LATD"))
+        attempt = _Attempt(factors=(1, 1, 1), base="latents", sections=nothing)
     return len(job.build(attempt, model, measured)) - attempt.size
 
 
@@ -641,4 +658,5 @@ def _check_promise(promise: Promise | None, measured: Measured, ratio: float) ->
     if promise.kind == "psnr":
         reached = math.inf if measured.psnr is None else measured.psnr
         if not value - 0.01 <= reached <= value + PSNR_TOLERANCE:
-            raise EncodeError(f"a PSNR of {value:g} dB was not reached; the nearest was {reached:.2f} dB")
+            nearest = "exact" if reached == math.inf else f"{reached:.2f} dB"
+            raise EncodeError(f"a PSNR of {value:g} dB was not reached; the nearest was {nearest}")

@@ -28,6 +28,8 @@ class Info:
     bound          of a lossless or bounded file: whether it is lossless, by how much a value may differ from
                    the original's in stored units (floats: before rounding to float32), and into how many
                    bricks each axis is cut; None: nothing bounds the full level.
+    latents        the latent model that an LR grid of latents needs; None: the base is a SIREN, of so many
+                   `parameters`, `width` and `depth`.
     context        the context model that the full level of such a file needs; None: it is no such file.
     measured       what the encoder measured after decoding; None if the file does not tell.
     """
@@ -46,6 +48,7 @@ class Info:
     depth: int
     parameters: int
     sr: dict[str, Any] | None
+    latents: dict[str, Any] | None
     bound: dict[str, Any] | None
     context: dict[str, Any] | None
     measured: Measured | None
@@ -86,6 +89,7 @@ def info_of(file: File) -> Info:
         depth=network.depth if network else 0,
         parameters=network.parameters if network else 0,
         sr=None if sr is None else _model(sr, file, "SRMD"),
+        latents=None if file.latent_header is None else _model(file.latent_header.model, file, "LATM"),
         bound=None if lattice is None else _bound(file, lattice),
         context=None
         if lattice is None

@@ -42,12 +42,12 @@ class Evaluator:
     def __init__(
         self,
         reader: Reader,
+        header: LatentHeader,
         lr_shape: tuple[int, int, int],
         device: torch.device,
         models: Sequence[str | os.PathLike[str]],
         limits: Limits,
     ) -> None:
-        header = LatentHeader.unpack(reader.read(LatentHeader.SECTION), limits)
         voxels = int(np.prod(lr_shape, dtype=object))
         if voxels > limits.max_latents:
             message = f"an LR grid of {voxels} latents, at most {limits.max_latents} are allowed"

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import InputError, UsageError
+from .fit.latents import by_latents
 from .models.registry import create_model
 from .models.sr import SRModel, fast_dtype, super_resolve
 from .resample import Shape, downsample, lanczos_matrix
@@ -40,6 +41,8 @@ FACTORS: tuple[tuple[Shape, float], ...] = (
 """Which factors are trained how often; one time in five their order is random, so that every mix comes up."""
 
 EMA = 0.998
+LEAST_SHARE, MOST_SHARE = 0.01, 0.3
+"""Of the range of the values: the steps of the latents that LR grids are damaged by."""
 
 
 @dataclass(frozen=True)
@@ -245,9 +248,13 @@ def along(x: Tensor, matrix: npt.NDArray[np.float64], axis: int) -> Tensor:
 
 
 def damage(lr: Tensor, rng: np.random.Generator) -> Tensor:
-    """LR blocks (b, z, y, x) as a coder might give them back: intact, blurred, smoothed, with an error."""
-    if rng.random() < 0.2:
+    """LR blocks (b, z, y, x) as a coder might give them back: intact, by latents, or as a network would."""
+    kind = rng.random()
+    if kind < 0.15:
         return lr
+    if kind < 0.75:
+        share = float(np.exp(rng.uniform(np.log(LEAST_SHARE), np.log(MOST_SHARE))))
+        return torch.stack([by_latents(block, share) for block in lr])
     axes = [axis for axis in (1, 2, 3) if lr.shape[axis] > 1]
     out = lr
     if rng.random() < 0.25:

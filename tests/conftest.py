@@ -18,3 +18,21 @@ def data_dir() -> Path:
     if not (folder / "chest-ct").is_dir():
         pytest.skip(f"no real data in {folder}: run shared/data/unpack.py, or set INRFORMAT_DATA")
     return folder
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """An empty folder to be archived."""
+    (tmp_path / "export").mkdir()
+    return tmp_path / "export"
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zstandard in the place of the codec, which has tests of its own; for tests of the archive."""
+    import archive_factory
+
+    from inrformat.archive import pixels
+
+    monkeypatch.setattr(pixels, "encode_volume", archive_factory.encode_stand_in)
+    monkeypatch.setattr(pixels, "decode_volume", archive_factory.decode_stand_in)

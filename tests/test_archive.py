@@ -21,20 +21,10 @@ from inrformat import cli
 from inrformat.archive import archive, contents, objects, pixels, restore, verify
 from inrformat.archive.places import Folder, place_of
 from inrformat.archive.scan import scan
+from inrformat.container.files import atomic_write, temporary_name
 from inrformat.errors import InputError, OutputError, UsageError
 
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
-    """Zstandard in the place of the codec, which has tests of its own."""
-    monkeypatch.setattr(pixels, "encode_volume", encode_stand_in)
-    monkeypatch.setattr(pixels, "decode_volume", decode_stand_in)
-
-
-@pytest.fixture
-def export(tmp_path):
-    (tmp_path / "export").mkdir()
-    return tmp_path / "export"
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 def jobs(export):
@@ -370,6 +360,54 @@ def test_restore_overwrites_nothing_and_leaves_by_no_link(export, tmp_path):
     assert (done.exit_code, done.files) == (8, 4)
     assert done.failed == {"another file is there already": 1, "a link is in the way": 3}
     assert (out / "a" / "slice001.dcm").read_text() == "mine" and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_restore_removes_what_a_killed_one_left_and_nothing_else(export, tmp_path):
+    ours = f"{temporary_name()[:-5]}{{}}.tmp".format  # names that differ in one digit
+    make_series(export / "a", volume_array())
+    (export / "a" / ours(0)).write_text("an original, whatever it is called")
+    archive(str(export), str(tmp_path / "archive"), workers=HERE)
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    (out / "a" / ours(1)).mkdir(parents=True)
+    (out / "b").mkdir()
+    elsewhere.mkdir()
+    left = [out / ours(2), out / "a" / ours(3)]
+    mine = [
+        elsewhere / ours(4),
+        out / "b" / ours(5),  # where nothing is restored
+        out / "a" / ours(1) / ours(6),
+        out / "a" / ".inr-0123.tmp",
+        out / "a" / f"{ours(7)}.dcm",
+        out / "a" / f"x{ours(8)}",
+    ]
+    for path in left + mine:
+        path.write_text("half")
+    (out / "a" / ours(9)).symlink_to(mine[0])
+    os.mkfifo(out / "a" / ours("a"))
+    with atomic_write(out / "a" / "note") as file:  # one that another process is writing
+        file.write(b"note")
+        before = set(out.rglob("*"))
+        done = restore(str(tmp_path / "archive"), str(out), workers=HERE)
+        made = {out / "a" / path.name for path in (export / "a").iterdir()}
+        assert set(out.rglob("*")) == (before - set(left)) | made
+    assert (out / "a" / "note").read_bytes() == b"note"
+    assert (done.exit_code, done.identical) == (0, 6) and all(path.read_text() == "half" for path in mine)
+    original = out / "a" / ours(0)
+    os.utime(original, ns=(1, 1))
+    assert restore(str(tmp_path / "archive"), str(out), workers=HERE).identical == 6
+    assert original.stat().st_mtime_ns == 1  # it was not removed and written again
+
+
+def test_nothing_is_removed_behind_a_link(export, tmp_path):
+    make_series(export / "a", volume_array())
+    archive(str(export), str(tmp_path / "archive"), workers=HERE)
+    left = tmp_path / "elsewhere" / temporary_name()
+    left.parent.mkdir()
+    left.write_text("half")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").symlink_to(left.parent)
+    restore(str(tmp_path / "archive"), str(tmp_path / "out"), workers=HERE)
+    assert left.read_text() == "half"
 
 
 def test_verify_finds_any_changed_byte(export, tmp_path, capsys):

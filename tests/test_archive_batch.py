@@ -18,8 +18,11 @@ from dicom_factory import make_series, volume_array
 from inrformat.archive import archive, contents, restore, verify
 from inrformat.archive.workers import Workers
 
+SLOW_DISK = 0.005
+"""Seconds that a restore waits for the disk: most of its time, as with large files."""
+
 DRIVER = f"""
-import sys, time
+import os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from archive_factory import decode_stand_in, encode_stand_in
 from inrformat import cli
@@ -29,7 +32,13 @@ def slowly(volume, quality):
     time.sleep(0.03)
     return encode_stand_in(volume, quality)
 
+def durably(descriptor, fsync=os.fsync):
+    time.sleep({SLOW_DISK})
+    fsync(descriptor)
+
 pixels.encode_volume, pixels.decode_volume = slowly, decode_stand_in
+if sys.argv[1] == "restore":
+    os.fsync = durably
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -71,6 +80,36 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
     assert start("verify", store, "--restore", "--workers", "1").wait() == 0
     assert start("restore", store, out, "--workers", "1").wait() == 0
     assert tree(tmp_path / "out") == before
+
+
+def test_a_restore_killed_at_any_moment_and_run_again(tmp_path):
+    export, store, out = (str(tmp_path / name) for name in ("export", "archive", "out"))
+    before = make_export(tmp_path / "export", 12)
+    assert start("archive", export, store, "--workers", "1").wait() == 0
+    chance, done, left = random.Random(1), 0, 0
+    for _ in range(6):
+        run = start("restore", store, out, "--workers", "1")
+        wanted = min(done + 1 + chance.randrange(6), len(before) - 4)  # so many files, and then a moment more
+        deadline = time.monotonic() + 20
+        while _restored(tmp_path / "out")[0] < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(chance.random() * 2 * SLOW_DISK)
+        run.send_signal(signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
+        done, halves = _restored(tmp_path / "out")
+        left += halves
+        whole = {name: sha256 for name, sha256 in tree(tmp_path / "out").items() if b"/.inr-" not in name}
+        assert whole.items() <= before.items()  # nothing half written has its name
+    assert left and done < len(before)
+    assert start("restore", store, out, "--workers", "1").wait() == 0
+    assert tree(tmp_path / "out") == before
+    assert len(list((tmp_path / "out").rglob("*"))) == len(before) + 12  # and the series' folders
+
+
+def _restored(out: Path) -> tuple[int, int]:
+    """Files that are whole, and temporary ones."""
+    names = [path.name for path in out.rglob("*") if path.suffix]
+    return sum(not name.endswith(".tmp") for name in names), sum(name.endswith(".tmp") for name in names)
 
 
 def test_files_that_cannot_grow(tmp_path):

@@ -12,25 +12,15 @@ import sys
 import numpy as np
 import pytest
 import zstandard
-from archive_factory import HERE, decode_stand_in, encode_stand_in, there_and_back, tree
+from archive_factory import HERE, there_and_back, tree
 from dicom_factory import make_series, volume_array
 
-from inrformat.archive import archive, pixels, restore, verify
+from inrformat.archive import archive, restore, verify
 from inrformat.container import build, records
 from inrformat.container.metadata import LEVEL
 from inrformat.container.originals import compress_rest
 
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
-    monkeypatch.setattr(pixels, "encode_volume", encode_stand_in)
-    monkeypatch.setattr(pixels, "decode_volume", decode_stand_in)
-
-
-@pytest.fixture
-def export(tmp_path):
-    (tmp_path / "export").mkdir()
-    return tmp_path / "export"
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 def element(group: int, number: int, vr: bytes, value: bytes, length: int | None = None) -> bytes:

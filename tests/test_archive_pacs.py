@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from archive_factory import HERE, decode_stand_in, encode_stand_in, tree
+from archive_factory import HERE, tree
 from dicom_factory import make_series, volume_array
 from pydicom.uid import ImplicitVRLittleEndian
 
-from inrformat.archive import archive, pixels, restore
+from inrformat.archive import archive, restore
 
 pynetdicom = pytest.importorskip("pynetdicom", reason="the extra 'pacs' is not installed")
 SERVER = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin")
 pytestmark = [
+    pytest.mark.usefixtures("stand_in"),
     pytest.mark.slow,
     pytest.mark.skipif(SERVER is None, reason="Orthanc (Debian: orthanc) is not installed"),
 ]
@@ -117,12 +118,6 @@ def pacs(tmp_path_factory):
     yield server
     server.process.terminate()
     server.process.wait(30)
-
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
-    monkeypatch.setattr(pixels, "encode_volume", encode_stand_in)
-    monkeypatch.setattr(pixels, "decode_volume", decode_stand_in)
 
 
 def test_out_of_a_pacs_and_back(pacs, tmp_path):

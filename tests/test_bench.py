@@ -133,7 +133,8 @@ def test_shipped_models_have_a_column(monkeypatch):
     assert Ours().model_bytes([exact]) == size
     for sr, want in ((light, both), ({**light, "embedded": True}, size), (None, size)):
         monkeypatch.setattr(
-            "inrformat.bench.ours.info", lambda _, sr=sr: SimpleNamespace(sr=sr, context=context)
+            "inrformat.bench.ours.info",
+            lambda _, sr=sr: SimpleNamespace(sr=sr, latents=None, context=context),
         )
         assert Ours().model_bytes([exact]) == want
 

@@ -434,7 +434,7 @@ def test_version_and_help_need_no_torch():
 
 def test_ctrl_c_leaves_nothing(head, tmp_path):
     long = process(
-        "encode", head / "head.nii.gz", tmp_path / "x.inrv", "--preset", "best", "--factors", "1,1,1"
+        "encode", head / "head.nii.gz", tmp_path / "x.inrv", "--preset", "paper", "--factors", "1,1,1"
     )
     time.sleep(6)
     assert long.poll() is None

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..container.files import atomic_write
+from ..container.files import atomic_write, remove_leftovers
 from ..container.originals import is_safe
 from ..errors import InputError, OutputError, UnsupportedError
 
@@ -80,6 +81,17 @@ class Folder:
         """Remove a file, if it is there."""
         Path(os.fsdecode(self._join(name))).unlink(missing_ok=True)
 
+    def sweep(self, files: Iterable[bytes]) -> None:
+        """Remove what killed writers left beside these files, and in the place itself; the files stay."""
+        folders: defaultdict[bytes, set[str]] = defaultdict(set, {b"": set()})
+        for name in filter(is_safe, files):
+            folder, _, last = name.rpartition(b"/")
+            folders[folder].add(os.fsdecode(last))
+        for folder, keep in folders.items():
+            path = self._join(folder)
+            if os.path.realpath(path) == path:  # a link is no way out
+                remove_leftovers(os.fsdecode(path), keep)
+
     def exists(self, name: bytes) -> bool:
         """Whether there is anything of this name."""
         return os.path.lexists(self._join(name))
@@ -131,6 +143,9 @@ class Remote:
         """See `Folder`."""
         if self.exists(name):
             self.fs.rm_file(self._join(name))
+
+    def sweep(self, files: Iterable[bytes]) -> None:
+        """See `Folder`; nothing half written ever has a name here."""
 
     def exists(self, name: bytes) -> bool:
         """See `Folder`."""

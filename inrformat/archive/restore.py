@@ -88,11 +88,14 @@ def restore(
     """Write every file of an archive below `out`, a folder or an fsspec URL.
 
     A file that is there already is left alone: it counts when it is the same, and is a failure otherwise.
+    What a restore that was killed left half written beside them is removed.
     Of a lossy series new DICOM files are written, marked as such; `use_sr` brings them to full size by a
     super-resolution model. Raises InputError (no archive).
     """
     began, result, failed = time.monotonic(), Restored(), Counter[str]()
-    for part in _over(_restore, _tasks(archive, out=out, use_sr=use_sr), workers, progress):
+    tasks = _tasks(archive, out=out, use_sr=use_sr)
+    place_of(out).sweep(path for task in tasks for path in task.files)
+    for part in _over(_restore, tasks, workers, progress):
         if isinstance(part, Exception):
             failed[reason_of(part)] += 1
             continue

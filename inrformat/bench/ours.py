@@ -42,8 +42,8 @@ class Ours(Codec):
         return decode(parts[0], device=self.device).data
 
     def model_bytes(self, parts: list[bytes]) -> int:
-        """Of the super-resolution and the context model that the file names and does not hold."""
+        """Of the models that the file names and does not hold: super-resolution, latents, context."""
         found = info(parts[0])
-        models = [m for m in (found.sr, found.context) if m is not None and not m["embedded"]]
+        models = [m for m in (found.sr, found.latents, found.context) if m is not None and not m["embedded"]]
         references = (ModelReference(m["name"], m["version"], bytes.fromhex(m["sha256"])) for m in models)
         return sum(len(registry.find(reference)) for reference in references)

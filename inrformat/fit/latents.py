@@ -16,7 +16,7 @@ from torch import Tensor
 from ..coding.latents import LARGEST_LATENT, Pyramid, inputs, walk
 from ..coding.lattice import Prediction
 from ..coding.network import CODE_BITS
-from ..coding.wavelet import PATTERNS, forward, gain, halving
+from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
 from ..models.integers import PARTS
 from ..models.latents import LatentModel
 from .context import FloatNetwork, Pool, Seen, TrainProgress, learn, optimizers_of, rate_at, rounded
@@ -98,6 +98,21 @@ class Analysis:
         return total / math.prod(self.shape)
 
 
+def by_latents(grid: Tensor, share: float) -> Tensor:
+    """A grid (z, y, x) of values from 0 to 1 as latents give it back whose step is a share of that range."""
+    scale = float(1 << CODE_BITS)
+    latents = Analysis(grid.cpu() * scale, (1.0, 1.0, 1.0)).latents(share * scale)
+    pyramid = latents.pyramid
+    out = torch.zeros(pyramid.shape, dtype=torch.int32)
+    pyramid.smooth(out).copy_(pyramid.value(latents.smooth, len(pyramid.steps) - 1))
+    for number, level, pattern, which in pyramid.numbers():
+        if (number, pattern) in latents.bands:
+            level.band(out, pattern).copy_(pyramid.value(latents.bands[number, pattern], which))
+    for level in reversed(pyramid.levels):
+        inverse(out, level)
+    return (out / scale).to(grid.device)
+
+
 def _whole(step: float) -> int:
     return max(LEAST_STEP, min(MOST_STEP, round(step)))
 
@@ -145,9 +160,9 @@ def _parents(coarser: dict[int, Tensor], pattern: int, mask: int, shape: torch.S
     return there[:z, :y, :x]
 
 
-CLOSE = 0.015
+CLOSE = 0.03
 """The share by which the bytes, or the error, may miss what they are to be."""
-MOST_TRIALS = 6
+MOST_TRIALS = 9
 FIRST_STEP = 3000.0
 """In codes: where the search for a step begins."""
 BYTES_EXPONENT, ERROR_EXPONENT = -1.2, 1.2
@@ -155,21 +170,35 @@ BYTES_EXPONENT, ERROR_EXPONENT = -1.2, 1.2
 
 
 def step_for(measure: Callable[[float], float], target: float, exponent: float, first: float) -> float:
-    """The step at which `measure`, about a power of it, comes close to the target: secants of logarithms."""
+    """The step at which `measure`, about a power of it, comes closest to the target.
+
+    Tried steps are kept as (log of the step, by what power of e it is too large); the next one lies on the
+    line through the two that enclose the target, or where `exponent` or two on one side lead.
+    """
     tried: list[tuple[float, float]] = []
-    step = first
+    place = math.log(first)
     for _ in range(MOST_TRIALS):
-        value = max(measure(step), 1e-30)
-        tried.append((math.log(step), math.log(value / target)))
-        if abs(tried[-1][1]) < CLOSE:
+        value = max(measure(math.exp(place)), 1e-30)
+        tried.append((place, math.log(value / target) / exponent))
+        if abs(tried[-1][1] * exponent) < CLOSE:
             break
-        near = sorted(tried, key=lambda t: abs(t[1]))[:2]
-        if len(near) == 2 and near[0][0] != near[1][0]:
-            slope = (near[0][1] - near[1][1]) / (near[0][0] - near[1][0])
-            exponent = slope if slope * exponent > 0.1 * exponent**2 else exponent
-        step = math.exp(near[0][0] - max(-2.0, min(2.0, near[0][1] / exponent)))
-        step = max(float(LEAST_STEP), min(8.0 * MOST_STEP, step))
+        place = min(max(_next_place(tried), math.log(LEAST_STEP)), math.log(8 * MOST_STEP))
+        if any(abs(place - t[0]) < 1e-3 for t in tried):
+            break
     return math.exp(min(tried, key=lambda t: abs(t[1]))[0])
+
+
+def _next_place(tried: Sequence[tuple[float, float]]) -> float:
+    small, large = [t for t in tried if t[1] < 0], [t for t in tried if t[1] >= 0]
+    if small and large:
+        (a, below), (b, above) = max(small), min(large)
+        share = min(max(-below / (above - below), 0.1), 0.9)
+        return a + share * (b - a)
+    (a, error), slope = min(tried, key=lambda t: abs(t[1])), 1.0
+    if len(tried) > 1:
+        (b, other) = tried[-2] if tried[-1][0] == a else tried[-1]
+        slope = max(0.2, (error - other) / (a - b))
+    return a - max(-3.0, min(3.0, error / slope))
 
 
 class _Recorder:

@@ -8,13 +8,12 @@ the module of that kind documents the rest. No error or log here carries a value
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..container.files import atomic_write
+from ..container.files import atomic_write, temporary_name
 from ..errors import InputError, OutputError, UsageError
 from ..volume import Volume
 
@@ -118,7 +117,7 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder that becomes `path` when the block ends well. OutputError where `path` is not empty."""
-    temporary = path.parent / f".inr-{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / temporary_name()
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise OutputError(f"{path} is there already and is not an empty folder")
