@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from .container.headers import (
 from .container.layout import Reader
 from .container.limits import DEFAULT_LIMITS, Limits
 from .container.metadata import unpack_metadata
-from .errors import UnsupportedError, UsageError
+from .errors import ModelNotFoundError, UnsupportedError, UsageError
 from .region import Box, crop
 from .volume import DTYPES, Array, Volume
 
@@ -201,7 +202,8 @@ class File:
 
     def _prepare(self) -> None:
         """Refuse a network or a model that is missing, broken or too large before anything is made of it."""
-        self.evaluator  # noqa: B018
+        with suppress(*[ModelNotFoundError] if self.bounded else []):  # the full level does not need it
+            self.evaluator  # noqa: B018
         self.model  # noqa: B018
         self.bricks  # noqa: B018
 

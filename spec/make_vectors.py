@@ -26,6 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path[1:1] = [str(Path(__file__).parents[1] / "tests" / "attacks"), str(Path(__file__).parent)]
 
+import latent_vectors
 import lattice_vectors
 from container_cases import HUGE, declares, forge, frame
 
@@ -176,7 +177,8 @@ def valid() -> dict[str, bytes]:
     _volumes(files)
     _networks(files)
     _records(files)
-    return files | lattice_vectors.valid(base_network(random_network(1, 8, 2)))
+    files |= lattice_vectors.valid(base_network(random_network(1, 8, 2)))
+    return files | latent_vectors.valid(small_model("light", half=True, channels=1, layers=1))
 
 
 def _volumes(files: dict[str, bytes]) -> None:
@@ -341,6 +343,7 @@ def invalid() -> Invalid:
     _bad_models(files, head, siren)
     light = small_model("light", half=True, channels=1, layers=1)
     lattice_vectors.invalid(files.add, siren, light)
+    latent_vectors.invalid(files.add, siren, light)
     return files
 
 
@@ -632,9 +635,11 @@ def error_table(entries: dict[str, Any]) -> str:
     """The table "Errors" of the specification."""
     import container_cases
     import decoder_cases
+    import latent_cases
     import lattice_cases
 
-    attempts = (*container_cases.ATTACKS, *decoder_cases.ATTACKS, *lattice_cases.ATTACKS)
+    modules = (container_cases, decoder_cases, lattice_cases, latent_cases)
+    attempts = [attack for module in modules for attack in module.ATTACKS]
 
     rows = [
         "| code | error | rule | attacks that hold it | vectors that hold it |",

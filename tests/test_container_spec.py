@@ -9,7 +9,7 @@ from pathlib import Path
 from inrformat import decode
 from inrformat.coding import bank, sine
 from inrformat.container import CODES, DEFAULT_LIMITS, Reader, VolumeHeader, build
-from inrformat.container.headers import Measured, ModelHeader, Provenance
+from inrformat.container.headers import LatentHeader, LatticeHeader, Measured, ModelHeader, Provenance
 
 SPEC_FOLDER = Path(__file__).parents[1] / "spec"
 SPEC = (SPEC_FOLDER / "inrv.md").read_text()
@@ -33,7 +33,7 @@ def test_every_limit_and_every_field_is_in_a_table() -> None:
         power = getattr(DEFAULT_LIMITS, field.name).bit_length() - 1
         number = f"{2**power}" if power < 10 else f"2^{power}"
         assert f"| `{field.name}` | {number} |" in SPEC
-    for header in (VolumeHeader, Measured, Provenance, ModelHeader):
+    for header in (VolumeHeader, LatticeHeader, LatentHeader, Measured, Provenance, ModelHeader):
         for field in fields(header):
             assert f"| `{field.name}` |" in SPEC
 

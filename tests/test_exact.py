@@ -26,7 +26,9 @@ from inrformat.resample import downsample
 
 FOLDER = Path(__file__).parents[1] / "spec" / "vectors"
 VALID = json.loads((FOLDER / "manifest.json").read_text())["valid"]
-PATHS = [pytest.param(path, id=Path(path).stem) for path in VALID]
+NETWORKS = [path for path in VALID if not Path(path).stem.startswith("latents-")]
+PATHS = [pytest.param(path, id=Path(path).stem) for path in NETWORKS]
+LATENTS = [pytest.param(path, id=Path(path).stem) for path in VALID if path not in NETWORKS]
 SOME = [
     f"valid/{name}.inrv"
     for name in ("prime", "width-9", "depth-6", "weights-largest", "shift-48", "shift-16")
@@ -80,8 +82,8 @@ def test_limbs_and_float64(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_both_paths_are_covered() -> None:
-    limbs = {layer.product.limbs for path in VALID for layer in evaluator(path).hidden}
-    types = {layer.dtype for path in VALID for layer in evaluator(path).hidden}
+    limbs = {layer.product.limbs for path in NETWORKS for layer in evaluator(path).hidden}
+    types = {layer.dtype for path in NETWORKS for layer in evaluator(path).hidden}
     assert limbs == {True, False} and types == {torch.int32, torch.int64}
 
 
@@ -95,7 +97,7 @@ def test_boxes(path: str) -> None:
 
 
 @CUDA
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, *LATENTS])
 def test_cuda(path: str) -> None:
     assert torch.equal(evaluator(path, "cuda").codes().cpu(), evaluator(path).codes())
 
@@ -105,6 +107,7 @@ def test_cuda(path: str) -> None:
     [
         *("prime", "factors-1-2-4", "factors-8-8-8", "longest-axis", "f4-widest-range", "dtype-f4"),
         *("model-light", "model-light-mixed", "model-srdensenet", "model-srdensenet-z"),
+        *("latents-odd", "latents-factors", "latents-factors-mixed", "latents-model-light"),
     ],
 )
 def test_a_region_is_a_part_of_the_whole(name: str) -> None:

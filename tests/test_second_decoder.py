@@ -17,6 +17,11 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "spec"))
+import latent_vectors
 
 import inrformat
 import inrformat.fit.context
@@ -28,6 +33,7 @@ from inrformat.models.context import LAYERS
 SPEC = Path(__file__).parents[1] / "spec"
 PROGRAM = SPEC / "decoder" / "inrv_decoder.py"
 ARITHMETIC = SPEC / "decoder" / "inrv_lattice.py"
+LATENTS = SPEC / "decoder" / "inrv_latents.py"
 VECTORS = SPEC / "vectors"
 
 
@@ -41,6 +47,10 @@ def load() -> ModuleType:
 
 
 second = load()
+SHIPPED_CONTEXT, SHIPPED_LATENTS = (
+    second.read_model((registry.SHIPPED / name).read_bytes(), second.Limits())
+    for name in (registry.DEFAULT_CONTEXT, registry.DEFAULT_LATENTS)
+)
 
 
 def vectors(kind: str) -> dict[str, Any]:
@@ -58,18 +68,22 @@ def test_vectors_are_there() -> None:
 
 
 def test_it_shares_no_code() -> None:
-    for path, own in ((PROGRAM, {"zstandard", "inrv_lattice"}), (ARITHMETIC, set())):
+    for path, own in (
+        (PROGRAM, {"zstandard", "inrv_lattice", "inrv_latents"}),
+        (ARITHMETIC, set()),
+        (LATENTS, {"inrv_lattice"}),
+    ):
         imports = set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
         assert imports - sys.stdlib_module_names == {"numpy"} | own
 
 
-def bounds(file: Any, model: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def bounds(file: Any, model: Any = None, latent_model: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """The least and greatest volume that the specification allows."""
     if file.bricks is not None:
         volume = second.full(file, model)
         return volume, volume
     header = file.header
-    values, detail = second.full_values(file, model)
+    values, detail = second.full_values(file, model, latent_model)
     tolerance = (1e-5 + 0.02 * detail) * (header.high - header.low)
     tolerance += 2**-23 * max(abs(header.low), abs(header.high))
     return second.store(values - tolerance, header), second.store(values + tolerance, header)
@@ -125,7 +139,9 @@ def test_invalid_vector(name: str) -> None:
         if name.endswith(".inrm"):
             second.read_model(data, limits)
         else:
-            second.full(second.read_file(data, limits))
+            file = second.read_file(data, limits)
+            second.preview(file)
+            second.full(file)
     assert caught.value.code == entry["code"]
 
 
@@ -151,7 +167,14 @@ def test_fresh_file(dtype: str, shape: tuple[int, ...], factors: tuple[int, ...]
         info = np.iinfo(dtype)
         array = np.rint(info.min + smooth * (float(info.max) - info.min)).astype(dtype)
     data = inrformat.encode(
-        array, seconds=1, sr=None, factors=factors, seed=int(rng.integers(1000)), device="cpu", progress=False
+        array,
+        preset="paper",
+        seconds=1,
+        sr=None,
+        factors=factors,
+        seed=int(rng.integers(1000)),
+        device="cpu",
+        progress=False,
     )
     file = second.read_file(data)
     preview = inrformat.decode(data, level="preview", device="cpu").data
@@ -171,21 +194,15 @@ def test_fresh_file_with_auto_sr(factors: tuple[int, ...]) -> None:
     """The encoder embeds the shipped model where that is better than Lanczos."""
     rng = np.random.default_rng(list(factors))
     array = np.rint(np.cumsum(rng.standard_normal((7, 18, 21)), axis=-1) * 100).astype("i2")
-    data = inrformat.encode(
-        array, seconds=1, sr="auto", embed_sr=True, factors=factors, device="cpu", progress=False
-    )
+    data = inrformat.encode(array, sr="auto", embed_sr=True, factors=factors, device="cpu", progress=False)
     file = second.read_file(data)
     assert (file.model is None) == (file.header.sr is None)
-    own, preview = second.preview(file), inrformat.decode(data, level="preview", device="cpu").data
+    own = second.preview(file, SHIPPED_LATENTS)
+    preview = inrformat.decode(data, level="preview", device="cpu").data
     assert own.tobytes() == preview.tobytes()
-    least, greatest = bounds(file)
+    least, greatest = bounds(file, None, SHIPPED_LATENTS)
     volume = inrformat.decode(data, device="cpu").data
     assert np.all((least <= volume) & (volume <= greatest))
-
-
-SHIPPED_CONTEXT = second.read_model(
-    (registry.SHIPPED / registry.DEFAULT_CONTEXT).read_bytes(), second.Limits()
-)
 
 
 def assert_same_full_level(data: bytes, own_context: Any = None) -> np.ndarray:
@@ -298,6 +315,72 @@ def test_fresh_file_of_several_bricks_with_layers_of_its_own(
     assert file.bricks.counts == (3, 2, 2)
     volume = assert_same_full_level(data)
     assert np.abs(volume.astype(float) - array).max() <= how.get("max_error", 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "spacing", "ratio"),
+    [
+        ("u1", (23, 37, 39), (1.0, 1.0, 1.0), 10),
+        ("i2", (1, 80, 73), (5.0, 1.0, 1.0), 5),
+        ("u2", (9, 41, 50), (5.0, 0.7, 0.7), 30),
+        ("i2", (90, 6, 9), (0.5, 2.0, 1.0), 4),
+        ("f4", (24, 30, 28), (1.5, 1.0, 1.0), 20),
+    ],
+)
+def test_fresh_file_of_latents(dtype: str, shape: Any, spacing: Any, ratio: float) -> None:
+    """By the shipped latent model, which is not in the file."""
+    rng = np.random.default_rng([ord(c) for c in dtype] + list(shape))
+    array = smooth(rng, dtype, shape)
+    data = inrformat.encode(
+        inrformat.Volume(array, spacing=spacing), preset="fast", ratio=ratio, device="cpu", progress=False
+    )
+    file = second.read_file(data)
+    assert file.latents is not None
+    with pytest.raises(second.ModelNotFound):
+        second.preview(file)
+    own = second.preview(file, SHIPPED_LATENTS)
+    assert own.tobytes() == inrformat.decode(data, level="preview", device="cpu").data.tobytes()
+    if file.header.sr is None:
+        least, greatest = bounds(file, None, SHIPPED_LATENTS)
+        volume = inrformat.decode(data, device="cpu").data
+        assert np.all((least <= volume) & (volume <= greatest))
+
+
+AXES = st.one_of(st.integers(1, 4), st.integers(1, 13))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(AXES, AXES, AXES),
+    masks=st.lists(st.integers(1, 7), max_size=6),
+    seed=st.integers(0, 2**32 - 1),
+    step=st.sampled_from([1, 30, 3000, 60000]),
+    share=st.sampled_from([0.0, 0.003, 0.05, 0.5]),
+    size=st.sampled_from([1.0, 5.0, 200.0, 5000.0]),
+    spikes=st.sampled_from([0.0, 0.05]),
+    width=st.integers(-40, 150),
+    bits=st.sampled_from([1, 50, 2048]),
+)
+def test_random_latents(
+    shape: Any,
+    masks: Any,
+    seed: int,
+    step: int,
+    share: float,
+    size: float,
+    spikes: float,
+    width: int,
+    bits: int,
+) -> None:
+    """Both decoders give the same preview, of latents and models far from any that training gives."""
+    model = latent_vectors.model_file(latent_vectors.random_weights(seed, 1 + seed % 3, width=width))
+    with latent_vectors.bits_per_lane(bits):
+        parts = latent_vectors.random_parts(
+            shape, masks, seed, step=step, bias=127, share=share, size=size, spikes=spikes, model=model
+        )
+    data = parts.file()
+    own = second.preview(second.read_file(data))
+    assert own.tobytes() == inrformat.decode(data, level="preview", device="cpu").data.tobytes()
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -523,5 +606,39 @@ def test_changed_bytes_of_bricks() -> None:
     counts = {code: outcomes.count(code) for code in set(outcomes)}
     assert counts["accepted"] > 10
     assert counts["damaged-brick"] > 100
+    assert len(counts) >= 8
+    assert same >= 0.97 * len(outcomes)
+
+
+def test_changed_bytes_of_latents() -> None:
+    """Both refuse the same files, with codes that seldom differ, and give the same values for the others."""
+    names = sorted(Path(name).stem for name in vectors("valid") if Path(name).stem.startswith("latents-"))
+    outcomes: list[str] = []
+    same = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        data = (VECTORS / "valid" / f"{rng.choice(names)}.inrv").read_bytes()
+        sections = second.read_container(data, "HEAD", second.Limits())
+        name = str(rng.choice(["LATN", "LATD", "LATD", "LATD"]))
+        content = bytearray(sections[name])
+        at = int(rng.integers(len(content)))
+        content[at] = int(rng.integers(256)) if rng.integers(2) else content[at] ^ 1 << int(rng.integers(8))
+        data = container({**sections, name: bytes(content)})
+        results: list[Any] = []
+        for decode in (
+            lambda data: second.preview(second.read_file(data)),
+            lambda data: inrformat.decode(data, level="preview", device="cpu").data,
+        ):
+            try:
+                results.append(decode(data).tobytes())
+            except (second.InvalidFile, inrformat.InrError) as error:
+                results.append(getattr(error, "code", "?"))
+        if bytes in map(type, results):
+            assert results[0] == results[1], seed
+        same += results[0] == results[1]
+        outcomes.append(results[0] if isinstance(results[0], str) else "accepted")
+    counts = {code: outcomes.count(code) for code in set(outcomes)}
+    assert counts["accepted"] > 10
+    assert counts["bad-latents"] > 50
     assert len(counts) >= 8
     assert same >= 0.97 * len(outcomes)

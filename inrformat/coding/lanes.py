@@ -2,11 +2,14 @@
 
 Symbol i of a class belongs to lane i mod L of its brick. A lane's state is an integer in [2^16, 2^32) and
 lives through all classes; states are renormalised by 16-bit words, which all lanes of a brick take from one
-sequence, in symbol order. Every step is one vector operation over the lanes of all bricks.
+sequence, in symbol order. Every step is one vector operation over the lanes of all bricks; where these are
+few, plain integers are faster.
 """
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from functools import cache
 
 import torch
@@ -18,6 +21,8 @@ LOW = 1 << 16
 """The least state of a lane, and its state before the first symbol is pushed."""
 WORD = 16
 MOST_LANES = 256
+FEW_LANES = 64
+"""A vector operation over fewer takes longer than that many symbols do one by one."""
 
 
 def lanes_for(voxels: int) -> int:
@@ -32,6 +37,12 @@ def _bank(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     starts = torch.from_numpy(mixtures.starts()).to(device)
     edges = starts + torch.arange(len(starts), device=device)[:, None] * TOTAL
     return frequencies.view(-1), starts.view(-1), edges.view(-1).int()
+
+
+@cache
+def _edges(table: int) -> array[int]:
+    """Where each symbol of a row starts, and the end."""
+    return array("l", [*mixtures.starts()[table].tolist(), TOTAL])
 
 
 def _widened(
@@ -83,11 +94,14 @@ class Decoder:
 
     def __init__(self, states: torch.Tensor, words: torch.Tensor, counts: torch.Tensor) -> None:
         self._states, self._words, self._counts = states, words, counts
+        self._list: list[int] | None = None
         self._used = torch.zeros_like(counts)
         self.wrong = torch.zeros_like(counts, dtype=torch.bool)
 
     def decode(self, tables: torch.Tensor, bottoms: torch.Tensor) -> torch.Tensor:
         """The columns (bricks, n) of a class's symbols, for the rows and bottoms that they were coded by."""
+        if len(tables) == 1 and self._states.shape[1] <= FEW_LANES and tables.device.type == "cpu":
+            return self._decode_few(tables, bottoms)
         _, _, edges = _bank(tables.device)
         lanes, n = self._states.shape[1], tables.shape[1]
         columns = torch.empty_like(tables)
@@ -111,6 +125,31 @@ class Decoder:
             self._used += taken[:, -1]
         self.wrong |= self._used > self._counts
         return columns
+
+    def _decode_few(self, tables: torch.Tensor, bottoms: torch.Tensor) -> torch.Tensor:
+        """The same of one brick, one symbol after the other."""
+        if self._list is None:
+            self._list = self._words[0].tolist()
+        states, words, used = self._states[0].tolist(), self._list, int(self._used[0])
+        columns, lane, last = [], 0, len(words) - 1
+        for table, bottom in zip(tables[0].tolist(), bottoms[0].tolist(), strict=True):
+            edges, x = _edges(table), states[lane]
+            slot = x & TOTAL - 1
+            column = bisect_right(edges, slot) - 1
+            start = edges[column]
+            if column != mixtures.ESCAPE and column <= bottom:
+                column, start = bottom, edges[mixtures.ESCAPE + 1]
+            columns.append(column)
+            x = (edges[column + 1] - start) * (x >> PRECISION) + slot - start
+            if x < LOW:
+                x = x << WORD | words[min(used, last)]
+                used += 1
+            states[lane] = x
+            lane = lane + 1 if lane + 1 < len(states) else 0
+        self._states[0] = torch.tensor(states)
+        self._used[0] = used
+        self.wrong |= self._used > self._counts
+        return torch.tensor([columns])
 
     def finish(self) -> torch.Tensor:
         """(bricks) bool: whether a brick's code was not used up, or does not end as it began."""

@@ -37,6 +37,8 @@ LENGTHS = struct.Struct("<IIII")
 OFFSET = 1 << 16
 """Added to latents, so that none is below zero."""
 LAPLACE = FAMILIES.index("laplace")
+MOST_PER_BYTE = 4096
+"""Values of an integer array for each of its bytes: a symbol takes 1/350 of a bit at least."""
 BITS_PER_LANE = 2048
 """A lane costs about 16."""
 
@@ -180,6 +182,8 @@ def decode(data: bytes, pyramid: Pyramid, lanes: int, model: Model, device: torc
     code = Code.parse(data[ends[-1] :], 0, predicted, lanes, 0)
     if code is None:
         raise fail("bad-latents", "the code of the latents does not add up", section=SECTION)
+    if not lanes and (len(code.words) or len(code.low) or len(code.escapes)):
+        raise fail("bad-latents", "there is code that no lane takes", section=SECTION)
     reader = _Reader(births, Source([code], 1, device) if lanes else None)
     grid = walk(pyramid, smooth, {}, model, reader)
     reader.check()
@@ -194,6 +198,7 @@ def _births(counts: bytes, gaps: bytes, sizes: bytes, classes: Sequence[int]) ->
         if gaps or sizes:
             raise fail("bad-latents", "births that no class has", section=SECTION)
         return [_Births() for _ in classes]
+    _check_room(gaps, total)
     every = np.repeat(np.array(levels), numbers)
     distances = integers.decode(gaps, every, np.full_like(every, LAPLACE), SECTION)
     magnitudes = _unpack_alike(sizes, total) + 1
@@ -250,5 +255,12 @@ def _unpack_alike(data: bytes, count: int) -> Ints:
     """What `_pack_alike` was given; FormatError."""
     if len(data) < 2 or data[0] >= len(FAMILIES) or data[1] >= integers.LEVELS:
         raise fail("bad-latents", "an array has an unknown family or level", section=SECTION)
+    _check_room(data, count)
     family, level = np.full((2, count), np.frombuffer(data, np.uint8, 2)[:, None], np.int64)
     return integers.decode(data[2:], level, family, SECTION)
+
+
+def _check_room(data: bytes, count: int) -> None:
+    """FormatError if an integer array is too short for so many values: before anything is made for them."""
+    if count > MOST_PER_BYTE * len(data):
+        raise fail("rans-truncated", "an array is too short for its values", section=SECTION)

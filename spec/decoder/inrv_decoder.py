@@ -1,7 +1,8 @@
 """A second decoder of the .inrv format, from `spec/inrv.md` alone; it shares no code with the library.
 
 It prefers the specification's own formulas to speed, and checks all of a file before it gives a value. The
-chapters below are those of the specification, in its order; the bricks' arithmetic is in `inrv_lattice.py`.
+chapters below are those of the specification, in its order; the bricks' arithmetic is in `inrv_lattice.py`,
+that of the latents in `inrv_latents.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +27,7 @@ import zstandard
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))
+import inrv_latents
 import inrv_lattice as lattice
 
 Ints = NDArray[np.int64]
@@ -64,6 +67,7 @@ class Limits:
     max_model_bytes: int = 2**28
     max_work: int = 2**52
     max_activations: int = 2**30
+    max_latents: int = 2**28
     max_brick_voxels: int = 2**23
 
 
@@ -77,9 +81,11 @@ def need(rule: bool, code: str, text: str = "") -> None:
 
 MAGIC = b"\x93INR\r\n\x1a\n"
 DAMAGED = (b"\x93INR", b"\x13INR", b"\xc2\x93INR", b"\xef\xbf\xbdINR")
-REQUIRED = {"HEAD": {"HEAD", "SIRN"}, "MODL": {"MODL", "TENS"}}
+REQUIRED = {"HEAD": {"HEAD"}, "MODL": {"MODL", "TENS"}}
 LATTICE = {"LATT", "BIDX", "BRIX"}
-CRITICAL = {"HEAD": {"HEAD", "SIRN", "SRMD", "CTXM", "TUNE", *LATTICE}, "MODL": {"MODL", "TENS"}}
+BASES = {"siren": {"SIRN"}, "latents": {"LATN", "LATD"}}
+OF_BASE = {"SIRN", "LATN", "LATD", "LATM"}
+CRITICAL = {"HEAD": {"HEAD", "SRMD", "CTXM", "TUNE", *LATTICE, *OF_BASE}, "MODL": {"MODL", "TENS"}}
 
 
 @cache
@@ -317,6 +323,7 @@ class Header:
     low: float
     high: float
     factors: Shape
+    base: str
     sr: Map | None
     spacing: list[float]
     affine: list[float]
@@ -325,7 +332,7 @@ class Header:
 
     @property
     def lr_shape(self) -> Shape:
-        """Points of the base network's grid."""
+        """Points of the LR grid."""
         return tuple(-(-n // f) for n, f in zip(self.shape, self.factors, strict=True))
 
 
@@ -345,7 +352,7 @@ def read_head(data: bytes, limits: Limits) -> Header:
     need(low <= high, "out-of-range", "range")
     factors = tuple(array(record["factors"], [3], lambda f: integer(f, 1, 8)))
     need(all(f in (1, 2, 4, 8) for f in factors), "out-of-range", "factors")
-    matching(record["base"], "siren")
+    base = matching(record["base"], "|".join(BASES))
     sr = record["sr"]
     if sr is not None:
         check_reference(sr)
@@ -353,7 +360,7 @@ def read_head(data: bytes, limits: Limits) -> Header:
     affine = array(record["affine"], [12], lambda v: real(v, -1e9, 1e9))
     slope = array(record["slope"], [1, shape[0]], real)
     intercept = array(record["intercept"], [1, shape[0]], real)
-    return Header(shape, dtype, low, high, factors, sr, spacing, affine, slope, intercept)
+    return Header(shape, dtype, low, high, factors, base, sr, spacing, affine, slope, intercept)
 
 
 def check_reference(value: Any) -> None:
@@ -595,7 +602,7 @@ def read_model(data: bytes, limits: Limits) -> Model:
     record = fields(read_record(sections["MODL"], limits), names, True)
     matching(record["name"], NAME)
     integer(record["version"], 1, 65535)
-    kind = matching(record["kind"], "light|srdensenet|context")
+    kind = matching(record["kind"], "light|srdensenet|context|latents")
     need(isinstance(record["config"], dict), "bad-type")
     need(len(record["config"]) <= 64, "out-of-range", "config")
     for key, value in record["config"].items():
@@ -622,20 +629,19 @@ def read_model(data: bytes, limits: Limits) -> Model:
         tensors[name] = tensor.reshape(shape).astype(np.float64)
         offset += tensor.nbytes
     check_kind(kind, record["config"], {name: shape for name, (_, shape) in listed.items()})
-    if kind == "context":
+    if kind in INTEGER:
         check_weights(tensors)
     return Model(kind, record["config"], tensors, hashlib.sha256(data).digest())
 
 
 def check_kind(kind: str, config: dict[str, int], shapes: dict[str, Shape]) -> None:
     """Refuse a model whose config or tensors are not those of its kind."""
-    if kind == "context":
+    if kind in INTEGER:
         need(not config, "out-of-range", "config")
-        names = [f"{network}.{layer}" for network in NETWORKS for layer in ("first", "second", "last")]
+        names = [f"{network}.{layer}" for network in INTEGER[kind] for layer in LAYERS]
         need(shapes.keys() == set(names), "out-of-range", "tensors")
-        for i, network in enumerate(NETWORKS):
-            first, second, last = (shapes[f"{network}.{layer}"] for layer in ("first", "second", "last"))
-            inputs = len(lattice.neighbours(i % 4)) + 6
+        for network, inputs in INTEGER[kind].items():
+            first, second, last = (shapes[f"{network}.{layer}"] for layer in LAYERS)
             need(max(first[0], second[0]) <= 1024, "out-of-range", "hidden")
             right = (first[1:], second[1:], last) == ((inputs,), (first[0] + 1,), (3, second[0] + inputs))
             need(right, "out-of-range", network)
@@ -664,11 +670,20 @@ def check_kind(kind: str, config: dict[str, int], shapes: dict[str, Shape]) -> N
     need(shapes == expected, "out-of-range", "tensors")
 
 
-NETWORKS = [f"{where}.{kind}" for where in ("z", "y", "x", "coarse") for kind in range(4)]
+LAYERS = ("first", "second", "last")
+INTEGER = {
+    "context": {
+        f"{where}.{kind}": len(lattice.neighbours(kind)) + 6
+        for where in ("z", "y", "x", "coarse")
+        for kind in range(4)
+    },
+    "latents": {str(pattern): inrv_latents.inputs(pattern) for pattern in inrv_latents.PATTERNS},
+}
+"""The networks of the models of whole numbers, and how many inputs each has."""
 
 
 def check_weights(tensors: dict[str, Floats]) -> None:
-    """Refuse a context model whose weights are not whole, or too large to be exact."""
+    """Refuse a model of whole numbers whose weights are not whole, or too large to be exact."""
     for tensor in tensors.values():
         need(bool((tensor == np.rint(tensor)).all()), "out-of-range", "not whole")
         need(abs(tensor).max() <= 2047, "out-of-range", "too large")
@@ -679,7 +694,7 @@ def tuned(model: Model, section: bytes | None) -> Model:
     """The context model with what the section TUNE adds to its weights."""
     if section is None:
         return model
-    names = [f"{network}.{layer}" for network in NETWORKS for layer in ("first", "second", "last")]
+    names = [f"{network}.{layer}" for network in INTEGER["context"] for layer in LAYERS]
     end = 3 * len(names)
     need(len(section) >= end, "network-truncated", "TUNE")
     groups = []
@@ -758,7 +773,7 @@ def srdensenet_detail(x: Floats, factors: Shape, model: Model) -> Floats:
 
 def detail(x: Floats, header: Header, model: Model, limits: Limits) -> Floats:
     """The detail that a model adds to the grid x."""
-    need(model.kind != "context", "model-mismatch", model.kind)
+    need(model.kind not in INTEGER, "model-mismatch", model.kind)
     if model.kind == "light":
         fits = set(header.factors) <= {1, 2, 4} and header.factors != (1, 1, 1)
         border = 2 * model.config["layers"] + 2
@@ -855,11 +870,17 @@ def check_context(
     """The networks of a context model, which must be the one that the file names."""
     need(context.sha256 == reference["sha256"], "model-hash-mismatch")
     need(context.kind == "context", "model-mismatch", context.kind)
-    tensors = tuned(context, tune).tensors
+    return networks_of(tuned(context, tune), math.prod(header.shape), limits)
+
+
+def networks_of(model: Model, points: int, limits: Limits) -> list[lattice.Network]:
+    """The networks of a model of whole numbers, which is to predict so many points."""
+    tensors = model.tensors
     networks = [
-        (tensors[f"{name}.first"], tensors[f"{name}.second"], tensors[f"{name}.last"]) for name in NETWORKS
+        (tensors[f"{name}.first"], tensors[f"{name}.second"], tensors[f"{name}.last"])
+        for name in INTEGER[model.kind]
     ]
-    work = max(sum(layer.size for layer in layers) for layers in networks) * math.prod(header.shape)
+    work = max(sum(layer.size for layer in layers) for layers in networks) * points
     need(work <= limits.max_work, "too-much-work")
     return networks
 
@@ -895,6 +916,109 @@ def decode_bricks(file: File, context: Model | None) -> NDArray[Any]:
     return out
 
 
+# ---- Latents ----
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The sections LATN, LATM and LATD."""
+
+    masks: list[int]
+    steps: list[int]
+    bias: list[int]
+    lanes: int
+    reference: Map
+    model: Model | None
+    data: bytes
+
+
+def read_latents(sections: dict[str, bytes], header: Header, limits: Limits) -> Latents:
+    """Check and read what makes an LR grid of latents, but for the code."""
+    record = fields(read_record(sections["LATN"], limits), "masks steps bias lanes model", True)
+    masks = array(record["masks"], range(7), lambda mask: integer(mask, 1, 7))
+    bands = sum(len(inrv_latents.bands(mask)) for mask in masks) + 1
+    steps = array(record["steps"], [bands], lambda step: integer(step, 1, 65535))
+    bias = array(record["bias"], [bands], lambda b: integer(b, 0, 127))
+    lanes = integer(record["lanes"], 0, 4096)
+    need(record["model"] is not None, "bad-type", "model")
+    check_reference(record["model"])
+    need(math.prod(header.lr_shape) <= limits.max_latents, "too-many-latents")
+    model = None
+    if "LATM" in sections:
+        digest = hashlib.sha256(sections["LATM"]).digest()
+        need(record["model"]["sha256"] == digest, "model-hash-mismatch")
+        model = read_model(sections["LATM"], limits)
+        check_latent_model(model, record["model"], header, limits)
+    return Latents(masks, steps, bias, lanes, record["model"], model, sections["LATD"])
+
+
+def check_latent_model(
+    model: Model, reference: Map, header: Header, limits: Limits
+) -> dict[int, lattice.Network]:
+    """The networks of a latent model, by pattern; it must be the one that the file names."""
+    need(model.sha256 == reference["sha256"], "model-hash-mismatch")
+    need(model.kind == "latents", "model-mismatch", model.kind)
+    networks = networks_of(model, math.prod(header.lr_shape), limits)
+    return dict(zip(inrv_latents.PATTERNS, networks, strict=True))
+
+
+def read_alike(data: bytes, count: int) -> Ints:
+    """An integer array whose one family and level come first."""
+    need(len(data) >= 2 and data[0] < 2 and data[1] < 93, "bad-latents", "family or level")
+    return decode_integers(data[2:], [(count, data[0], data[1])])[0]
+
+
+def read_births(counts: bytes, gaps: bytes, sizes: bytes, classes: list[int]) -> list[tuple[Ints, Ints]]:
+    """The gaps and the magnitudes of the births of each class."""
+    groups, at = [], 0
+    for size in classes:
+        number, more, digits = 0, True, 0
+        while more:
+            need(at < len(counts) and digits < 5, "bad-latents", "counts")
+            number += counts[at] % 128 << 7 * digits
+            more, at, digits = counts[at] > 127, at + 1, digits + 1
+        need(number <= size, "bad-latents", "more births than points")
+        level = 0
+        if number:
+            need(at < len(counts) and counts[at] < 93, "bad-latents", "level")
+            level, at = counts[at], at + 1
+        groups.append((number, 1, level))
+    need(at == len(counts), "bad-latents", "counts")
+    total = sum(number for number, _, _ in groups)
+    if not total:
+        need(not gaps and not sizes, "bad-latents", "births")
+        return [(np.zeros(0, np.int64),) * 2 for _ in classes]
+    distances = decode_integers(gaps, groups)
+    magnitudes = read_alike(sizes, total) + 1
+    need(magnitudes.min() >= 0 and magnitudes.max() <= 32767, "bad-latents", "magnitude")
+    ends = np.cumsum([number for number, _, _ in groups])[:-1]
+    return list(zip(distances, np.split(magnitudes, ends), strict=True))
+
+
+def decode_latents(file: File, model: Model | None) -> Ints:
+    """The codes of an LR grid of latents."""
+    latents, header = file.latents, file.header
+    assert latents is not None
+    model = latents.model or model
+    if model is None:
+        raise ModelNotFound(f"{latents.reference['name']}, SHA-256 {latents.reference['sha256'].hex()}")
+    networks = check_latent_model(model, latents.reference, header, file.limits)
+    need(len(latents.data) >= 16, "bad-latents", "lengths")
+    ends = np.cumsum([16, *np.frombuffer(latents.data, "<u4", 4).tolist()]).tolist()
+    need(ends[-1] <= len(latents.data), "bad-latents", "lengths")
+    counts, gaps, sizes, points = (latents.data[a:b] for a, b in pairwise(ends))
+    classes = inrv_latents.class_sizes(header.lr_shape, latents.masks)
+    births = read_births(counts, gaps, sizes, classes)
+    coarsest = zip(header.lr_shape, inrv_latents.strides(latents.masks), strict=True)
+    smooth = np.cumsum(read_alike(points, math.prod(-(-n // stride) for n, stride in coarsest)))
+    need(abs(smooth).max() <= 32767, "bad-latents", "smooth")
+    plan = inrv_latents.Plan(header.lr_shape, latents.masks, latents.steps, latents.bias, networks)
+    try:
+        return inrv_latents.decode(plan, smooth, births, latents.data[ends[-1] :], latents.lanes)
+    except inrv_latents.Damaged as error:
+        raise InvalidFile("bad-latents", str(error)) from error
+
+
 # ---- Decoding ----
 
 
@@ -903,7 +1027,8 @@ class File:
     """A whole file, read and checked."""
 
     header: Header
-    network: list[Layer]
+    network: list[Layer] | None
+    latents: Latents | None
     model: Model | None
     bricks: Bricks | None
     metadata: Map | None
@@ -917,6 +1042,9 @@ def read_file(data: bytes, limits: Limits | None = None) -> File:
     limits = limits or Limits()
     sections = read_container(data, "HEAD", limits)
     header = read_head(sections["HEAD"], limits)
+    need(sections.keys() >= BASES[header.base], "missing-section", header.base)
+    others = OF_BASE - BASES[header.base] - ({"LATM"} if header.base == "latents" else set())
+    need(not others & sections.keys(), "base-mismatch", header.base)
     model = None
     if "SRMD" in sections:
         digest = hashlib.sha256(sections["SRMD"]).digest()
@@ -928,7 +1056,8 @@ def read_file(data: bytes, limits: Limits | None = None) -> File:
 
     return File(
         header,
-        read_network(sections["SIRN"], header.lr_shape, limits),
+        read_network(sections["SIRN"], header.lr_shape, limits) if header.base == "siren" else None,
+        read_latents(sections, header, limits) if header.base == "latents" else None,
         model,
         read_bricks(sections, header, limits) if "LATT" in sections else None,
         optional("meta", read_metadata),
@@ -947,10 +1076,17 @@ def store(values: Floats, header: Header) -> NDArray[Any]:
     return stored
 
 
-def preview(file: File) -> NDArray[Any]:
-    """The base network's grid in stored values, exact."""
+def codes(file: File, latent_model: Model | None = None) -> Ints:
+    """The codes u of the LR grid."""
+    if file.network is None:
+        return decode_latents(file, latent_model)
+    return evaluate(file.network, file.header.lr_shape)
+
+
+def preview(file: File, latent_model: Model | None = None) -> NDArray[Any]:
+    """The LR grid in stored values, exact."""
     header = file.header
-    u = evaluate(file.network, header.lr_shape).astype(np.float64)
+    u = codes(file, latent_model).astype(np.float64)
     return store(header.low + (u * (header.high - header.low)) / 65536, header)
 
 
@@ -969,10 +1105,12 @@ def lanczos(x: Floats, axis: int, voxels: int, factor: int, repeat: bool = False
     return np.moveaxis(total / weights, -1, axis)
 
 
-def full_values(file: File, model: Model | None = None) -> tuple[Floats, float]:
+def full_values(
+    file: File, model: Model | None = None, latent_model: Model | None = None
+) -> tuple[Floats, float]:
     """The full level before clamping and rounding, and the greatest magnitude of the model's detail."""
     header = file.header
-    x = evaluate(file.network, header.lr_shape) / 65536
+    x = codes(file, latent_model) / 65536
     values, most = x, 0.0
     for axis, (n, f) in enumerate(zip(header.shape, header.factors, strict=True)):
         if f > 1:
@@ -987,12 +1125,12 @@ def full_values(file: File, model: Model | None = None) -> tuple[Floats, float]:
     return header.low + values * (header.high - header.low), most
 
 
-def full(file: File, model: Model | None = None) -> NDArray[Any]:
+def full(file: File, model: Model | None = None, latent_model: Model | None = None) -> NDArray[Any]:
     """The volume at full size in stored values: exact with bricks, else within the tolerance."""
     if file.bricks is not None:
         return decode_bricks(file, model)
     low, high = file.header.low, file.header.high
-    return store(full_values(file, model)[0].clip(low, high), file.header)
+    return store(full_values(file, model, latent_model)[0].clip(low, high), file.header)
 
 
 def main() -> int:
@@ -1001,15 +1139,17 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--level", choices=["preview", "full"], default="full")
-    parser.add_argument("--model", type=Path, help="the .inrm file that the volume names")
+    parser.add_argument("--model", type=Path, help="the .inrm file that HEAD or LATT names")
+    parser.add_argument("--latents", type=Path, help="the .inrm file that LATN names")
     options = parser.parse_args()
     try:
         file = read_file(options.file.read_bytes())
-        if options.level == "preview":
-            volume = preview(file)
-        else:
-            model = read_model(options.model.read_bytes(), file.limits) if options.model else None
-            volume = full(file, model)
+        model, of_latents = (
+            read_model(path.read_bytes(), file.limits) if path else None
+            for path in (options.model, options.latents)
+        )
+        preview_only = options.level == "preview"
+        volume = preview(file, of_latents) if preview_only else full(file, model, of_latents)
     except (InvalidFile, ModelNotFound) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

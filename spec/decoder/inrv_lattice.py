@@ -164,13 +164,18 @@ def distributions(found: Context, out: Ints, plan: Plan) -> tuple[Ints, Ints, In
     sixteenths = (16 * found.centre + (shift + 2**20 >> 21)).clip(0, 16 * plan.greatest)
     level = sixteenths + 8 >> 4
     width = 8 * found.exponent + EIGHTHS[found.quarter] - octaves(plan.step) + (out[1] + 256 >> 9)
+    return level, *rows(sixteenths - 16 * level, width, out[2], plan.step)
+
+
+def rows(fraction: Ints, width: Ints, tails: Ints, step: int) -> tuple[Ints, Ints]:
+    """The row of the mixtures and the number of low bits, by f, i' before 32 is added, and o_2."""
     width = (width + 32).clip(0, 167)
     bits = ((width - 48) // 8).clip(0)
-    tail = ((out[2] + 2048 >> 12) + 4).clip(0, 7)
-    unit = plan.step << bits
-    middle = sixteenths - 16 * level + np.where(bits > 0, 8 * plan.step, 0)
+    tail = ((tails + 2048 >> 12) + 4).clip(0, 7)
+    unit = step << bits
+    middle = fraction + np.where(bits > 0, 8 * step, 0)
     phase = (middle + unit) // (2 * unit) + 4
-    return level, ((width - 8 * bits) * 8 + tail) * 9 + phase, bits
+    return ((width - 8 * bits) * 8 + tail) * 9 + phase, bits
 
 
 # ---- A brick's code ----
@@ -259,17 +264,13 @@ def decode_brick(code: bytes, shape: Shape, plan: Plan) -> Ints:
     return levels
 
 
-def decode_lattice(body: bytes, shape: Shape, plan: Plan) -> Ints:
-    """The levels of a coded brick, all bytes after the kind given."""
-    strides = [2 ** list(plan.order).count(axis) for axis in range(3)]
-    brick = np.zeros(shape, np.int64)
-    roots = brick[:: strides[0], :: strides[1], :: strides[2]]
-    lanes = 0 if roots.size == brick.size else max(1, min(256, brick.size // 4096))
+def read_code(body: bytes, roots: int, lanes: int, greatest: int) -> tuple[Ints, Source]:
+    """The roots and the residuals of a code, from its three counts on; Damaged."""
     if len(body) < 12:
         raise Damaged("counts")
     words, low, escapes = (int(n) for n in np.frombuffer(body, "<u4", 3))
     parts, end = [], 12
-    for kind, count in (("<u2", roots.size), ("<u4", lanes), ("<u2", words), ("u1", low), ("u1", escapes)):
+    for kind, count in (("<u2", roots), ("<u4", lanes), ("<u2", words), ("u1", low), ("u1", escapes)):
         size = count * np.dtype(kind).itemsize
         if size > len(body) - end:
             raise Damaged("counts")
@@ -280,10 +281,19 @@ def decode_lattice(body: bytes, shape: Shape, plan: Plan) -> Ints:
     if len(body) != end + 4 * large.sum():
         raise Damaged("escapes")
     beyond[large] = np.frombuffer(body, "<u4", offset=end)
-    if parts[0].max() > plan.greatest or (parts[1] < 65536).any() or (beyond[large] < 255).any():
+    if (parts[0] > greatest).any() or (parts[1] < 65536).any() or (beyond[large] < 255).any():
         raise Damaged("roots, states or escapes")
-    roots[:] = parts[0].reshape(roots.shape)
-    source = Source(parts[1], parts[2], parts[3], beyond)
+    return parts[0].astype(np.int64), Source(parts[1], parts[2], parts[3], beyond)
+
+
+def decode_lattice(body: bytes, shape: Shape, plan: Plan) -> Ints:
+    """The levels of a coded brick, all bytes after the kind given."""
+    strides = [2 ** list(plan.order).count(axis) for axis in range(3)]
+    brick = np.zeros(shape, np.int64)
+    roots = brick[:: strides[0], :: strides[1], :: strides[2]]
+    lanes = 0 if roots.size == brick.size else max(1, min(256, brick.size // 4096))
+    coarsest, source = read_code(body, roots.size, lanes, plan.greatest)
+    roots[:] = coarsest.reshape(roots.shape)
     for axis in plan.order:
         strides[axis] //= 2
         view = np.moveaxis(brick[:: strides[0], :: strides[1], :: strides[2]], axis, 2)

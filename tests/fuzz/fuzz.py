@@ -29,7 +29,7 @@ def mutate_file(data: bytes, max_size: int, seed: int) -> bytes:
 def mutate_record(data: bytes, max_size: int, seed: int) -> bytes:
     """libFuzzer's custom mutator for records: the first byte is the kind."""
     rng = random.Random(seed)
-    ways = (mutate.record, mutate.network, *[mutate.record] * 3, mutate.metadata, *[mutate.record] * 2)
+    ways = (mutate.record, mutate.network, *[mutate.record] * 3, mutate.metadata, *[mutate.record] * 3)
     if not data or rng.random() < 0.2:
         return mutate.flip(data, rng)[:max_size]
     return (data[:1] + ways[data[0] % len(ways)](data[1:], rng))[:max_size]

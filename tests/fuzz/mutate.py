@@ -70,6 +70,7 @@ TEXTS = [
     "light",
     "srdensenet",
     "context",
+    "latents",
     "../x",
     "https://x",
     "\x1b[31m",
@@ -78,8 +79,12 @@ TEXTS = [
 ]
 TYPES = [
     *(b"HEAD", b"SIRN", b"SRMD", b"meas", b"prov", b"meta", b"MODL", b"TENS"),
-    *(b"LATT", b"CTXM", b"TUNE", b"BIDX", b"BRIX", b"Xxxx", b"xxxx", b"\x1b[1m"),
+    *(b"LATT", b"CTXM", b"TUNE", b"BIDX", b"BRIX", b"LATN", b"LATD", b"LATM"),
+    *(b"Xxxx", b"xxxx", b"\x1b[1m"),
 ]
+
+MODELS = {b"SRMD": (b"HEAD", "sr"), b"CTXM": (b"LATT", "model"), b"LATM": (b"LATN", "model")}
+"""The sections of models, and where each one's hash is."""
 
 
 def parse(data: bytes) -> Sections:
@@ -231,16 +236,31 @@ def indexed(sections: Sections, old: bytes) -> Sections:
     return [(name, b"".join(entries) if name == b"BIDX" else body) for name, body in sections]
 
 
+def latents(data: bytes, rng: random.Random) -> bytes:
+    """Section LATD with one of its five parts changed, and its lengths right again."""
+    if len(data) < 16 or rng.random() < 0.1:
+        return flip(data, rng)
+    parts, start = [], 16
+    for size in struct.unpack_from("<IIII", data):
+        parts.append(data[start : start + size])
+        start += size
+    parts.append(data[start:])
+    at = rng.randrange(5)
+    parts[at] = flip(parts[at], rng)
+    return struct.pack("<IIII", *map(len, parts[:4])) + b"".join(parts)
+
+
 def section(name: bytes, body: bytes, rng: random.Random) -> bytes:
     """One section with something changed, by what it holds."""
     if rng.random() < 0.15:
         return flip(body, rng)
-    if name in (b"SRMD", b"CTXM"):
+    if name in MODELS:
         return file(body, rng)
     ways: dict[bytes, Callable[[bytes, random.Random], bytes]] = {
         b"SIRN": network,
         b"meta": metadata,
         b"TENS": tensors,
+        b"LATD": latents,
         **dict.fromkeys((b"TUNE", b"BIDX", b"BRIX"), flip),
     }
     return ways.get(name, record)(body, rng)
@@ -265,7 +285,7 @@ def file(data: bytes, rng: random.Random) -> bytes:
         )()
     else:
         sections[at] = (name, section(name, body, rng))
-        if name in (b"SRMD", b"CTXM") and rng.random() < 0.9:
+        if name in MODELS and rng.random() < 0.9:
             sections = [_named(n, b, name, sections[at][1]) for n, b in sections]
         if name == b"BRIX" and rng.random() < 0.95:
             sections = indexed(sections, body)
@@ -273,8 +293,8 @@ def file(data: bytes, rng: random.Random) -> bytes:
 
 
 def _named(name: bytes, body: bytes, kind: bytes, model: bytes) -> tuple[bytes, bytes]:
-    """HEAD with the hash of this super-resolution model, or LATT with that of this context model."""
-    key = {(b"HEAD", b"SRMD"): "sr", (b"LATT", b"CTXM"): "model"}.get((name, kind))
+    """HEAD, LATT or LATN with the hash of this model, if it is the one that they name."""
+    key = MODELS[kind][1] if MODELS[kind][0] == name else None
     try:
         value = msgpack.unpackb(body) if key else None
         if key and value and value[key]:

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 VECTORS = HERE.parents[1] / "spec" / "vectors"
 
 TARGETS = ("container", "records", "decoder")
-KINDS = {b"HEAD": 0, b"SIRN": 1, b"meas": 2, b"prov": 3, b"MODL": 4, b"meta": 5, b"LATT": 7}
+KINDS = {b"HEAD": 0, b"SIRN": 1, b"meas": 2, b"prov": 3, b"MODL": 4, b"meta": 5, b"LATT": 7, b"LATN": 8}
 LARGEST = 1 << 14
 
 

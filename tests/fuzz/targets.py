@@ -21,9 +21,9 @@ from inrformat.container import (
     records,
     unpack_metadata,
 )
-from inrformat.container.headers import LatticeHeader
+from inrformat.container.headers import LatentHeader, LatticeHeader
 from inrformat.errors import InrError
-from inrformat.models.registry import load_context, load_model
+from inrformat.models.registry import load_context, load_latents, load_model
 
 LIMITS = Limits(
     max_voxels=2**16,
@@ -36,6 +36,7 @@ LIMITS = Limits(
     max_model_bytes=2**16,
     max_work=2**25,
     max_activations=2**20,
+    max_latents=2**14,
     max_brick_voxels=2**15,
 )
 SECONDS = 5.0
@@ -58,6 +59,7 @@ KINDS: tuple[Callable[[bytes], object], ...] = (
     lambda data: unpack_metadata(data, LIMITS),
     canonical,
     lambda data: LatticeHeader.unpack(data, LIMITS),
+    lambda data: LatentHeader.unpack(data, LIMITS),
 )
 """What the first byte of a `records` input chooses."""
 
@@ -81,8 +83,9 @@ def decoder(data: bytes) -> None:
     """All that a user does with a file; a file that verifies must decode."""
     try:
         if Reader(data, LIMITS).kind == "model":
-            with suppress(InrError):
-                load_context(data, LIMITS)
+            for load in (load_context, load_latents):
+                with suppress(InrError):
+                    load(data, LIMITS)
             load_model(data, LIMITS)
             return
     except InrError:
