@@ -20,6 +20,7 @@ from .container.headers import (
     Provenance,
     VolumeHeader,
 )
+from .container.limits import DEFAULT_LIMITS
 from .container.metadata import pack_metadata
 from .decode import File
 from .errors import EncodeError, UsageError
@@ -149,8 +150,12 @@ class Job:
         """The LR grids that could be coded, from the coarsest to the finest."""
         from .fit import plan
 
-        for choice in [factors] if factors else plan.latent_factors(self.volume.shape):
-            yield Grid(self, choice)
+        shape, most = self.volume.shape, DEFAULT_LIMITS.max_latents
+        choices = [factors] if factors else plan.latent_factors(shape)
+        there = [choice for choice in choices if math.prod(lr_shape(shape, choice)) <= most]
+        if not there:
+            raise EncodeError(f"no grid of at most {most} latents has the factors {choices[0]}")
+        yield from (Grid(self, choice) for choice in there)
 
     def sketch(self, factors: Shape | None, bar: Bar) -> Fitted:
         """A small network for the preview of a volume whose bricks hold the rest: quickly made, few bytes."""

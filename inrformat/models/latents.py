@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..coding.latents import LARGEST_LATENT, inputs
+from ..coding.latents import inputs
 from ..coding.lattice import Prediction
 from ..coding.mixtures import TAILS, tables_of
 from ..coding.wavelet import PATTERNS
@@ -31,7 +31,7 @@ class LatentModel(IntegerModel):
 def prediction(outputs: Tensor) -> Prediction:
     """The integer rules that turn a network's three outputs (3, n) into a centre, a table and low bits."""
     centre, spread, tails = outputs
-    sixteenths = (centre + 256 >> 9).clamp_(-(LARGEST_LATENT << 4), LARGEST_LATENT << 4)
+    sixteenths = centre + 256 >> 9
     whole = sixteenths + 8 >> 4
     heavy = (tails + (1 << 11) >> 12) + TAILS // 2
     table, bits = tables_of(spread + 256 >> 9, heavy, sixteenths - (whole << 4), 1)
