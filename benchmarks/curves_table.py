@@ -1,0 +1,53 @@
+"""The README's table of curves: `python benchmarks/curves_table.py RESULTS.json...`, of `curves.py`'s results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrformat.bench.curves import pchip
+
+PEERS = ("svt-av1", "x265", "x265-psnr", "sperr", "jpeg2000")
+
+
+def at_bytes(points: list[dict[str, Any]], size: float) -> str:
+    """dB of a peer at so many bytes, between its points; a dash beyond them."""
+    kept: list[tuple[float, float]] = []
+    for point in sorted((p for p in points if p["psnr"] is not None), key=lambda p: p["bytes"]):
+        if not kept or point["psnr"] > kept[-1][1]:
+            kept.append((float(np.log(point["bytes"])), point["psnr"]))
+    x, y = np.array(kept).T
+    place = np.log(size)
+    return f"{pchip(x, y, np.array([place]))[0]:.2f}" if x[0] <= place <= x[-1] else "-"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, nargs="+")
+    documents = [json.loads(path.read_text()) for path in parser.parse_args().results]
+    print("| series | bytes | ratio | ours, dB | SSIM | encode, decode s |", " | ".join(PEERS), "|")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |", " | ".join("---:" for _ in PEERS), "|")
+    for document in documents:
+        points = document["points"]
+        peers = {peer: [p for p in points if p["codec"] == peer] for peer in PEERS}
+        for p in points:
+            if p["codec"].startswith("inrformat") and p["error"] is None:
+                own = f"| {p['volume']} | {p['bytes']:,} | {p['ratio']:,.0f}:1 | {p['psnr']:.2f} | {p['ssim']:.3f}"
+                seconds = f"{p['encode_s']:.0f}, {p['decode_s']:.1f}"
+                print(own, seconds, *(at_bytes(peers[k], p["bytes"]) for k in PEERS), sep=" | ", end=" |\n")
+    print("\n| series |", " | ".join(PEERS), "|\n| --- |", " | ".join("---:" for _ in PEERS), "|")
+    for document in documents:
+        rates = {r["peer"]: r for r in document["bd_rate"] if r["codec"].startswith("inrformat")}
+        cells = [
+            f"{rates[k]['percent']:+.0f}%" if k in rates and rates[k]["percent"] is not None else "-"
+            for k in PEERS
+        ]
+        print("|", document["points"][0]["volume"], "|", " | ".join(cells), "|")
+
+
+if __name__ == "__main__":
+    main()
