@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -58,6 +59,8 @@ class Video(Codec):
         context.time_base, context.framerate = Fraction(1, FRAMES_A_SECOND), Fraction(FRAMES_A_SECOND)
         numbers = {"setting": f"{setting:g}", "threads": threads}
         context.options = {key: value.format(**numbers) for key, value in self.options.items()}
+        with _usual_priority():
+            context.open()
         shift, packets = self._shift(Known.of(volume.data)), []
         for i, picture in enumerate(pictures(volume.data)):
             packets += context.encode(self._frame(av, self._samples(picture, shift), i))
@@ -96,6 +99,17 @@ class Video(Codec):
                 rows[:, :width] = picture
             plane.update(rows)
         return frame
+
+
+@contextmanager
+def _usual_priority() -> Iterator[None]:
+    """What SVT-AV1 does when it is run by root is taken back: it makes its caller a real-time thread."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    os.sched_setscheduler(0, policy, parameters)
 
 
 def _frames(av: Any, context: Any, parts: list[bytes]) -> Iterator[Any]:
