@@ -178,7 +178,7 @@ def test_the_shipped_model_says_what_it_is():
     model = default_model()
     assert model.header is not None
     assert model.file is not None
-    assert (model.header.name, model.header.version, model.header.licence) == ("light", 1, "Apache-2.0")
+    assert (model.header.name, model.header.version, model.header.licence) == ("light", 2, "Apache-2.0")
     assert "FNNDSC" in model.header.trained_on
     assert "head phantom" in model.header.trained_on
     assert len(model.file) < 400_000
