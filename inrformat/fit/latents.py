@@ -43,6 +43,10 @@ LEAST_SHARE, MOST_SHARE = 0.003, 0.4
 """Of the range of the values: the steps that are trained on."""
 
 
+Grid = tuple[npt.NDArray[np.uint16], tuple[float, float, float]]
+"""Codes (z, y, x) to train on, and their spacing."""
+
+
 @dataclass(frozen=True)
 class Latents:
     """A grid's latents: those of the coarsest smooth points, and of (level, pattern)."""
@@ -246,7 +250,7 @@ def look(grid: Tensor, spacing: Sequence[float], step: float) -> list[tuple[int,
 
 
 def train_latents(
-    grids: Sequence[tuple[npt.NDArray[np.uint16], tuple[float, float, float]]],
+    grids: Sequence[Grid],
     *,
     seconds: float,
     seed: int = 0,
@@ -287,9 +291,7 @@ def train_latents(
 class _Pieces:
     """Pieces of grids, and what their coding teaches; larger grids are seen more often, by their root."""
 
-    def __init__(
-        self, grids: Sequence[tuple[npt.NDArray[np.uint16], tuple[float, float, float]]], seed: int
-    ) -> None:
+    def __init__(self, grids: Sequence[Grid], seed: int) -> None:
         self.grids, self.rng = grids, np.random.default_rng(seed)
         weights = np.sqrt([grid.size for grid, _ in grids])
         self.weights = weights / weights.sum()

@@ -1,0 +1,70 @@
+"""Train the latent model that is shipped, on the public series: an hour of one core, or more.
+
+    python benchmarks/train_latents.py OUT.inrm [--seconds 3600] [--start FILE.inrm]
+
+The grids are the volumes themselves and what Lanczos makes of them by several factors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from series import HOW, load
+
+from inrformat.coding.network import CODE_BITS
+from inrformat.container.files import write_bytes
+from inrformat.fit.context import TrainProgress
+from inrformat.fit.latents import Grid, train_latents
+from inrformat.models.registry import load_latents, pack_integers
+from inrformat.resample import downsample
+from inrformat.volume import Volume
+
+FACTORS = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (4, 4, 4))
+LEAST_SLICES = 12
+TRAINED_ON = (
+    "Chest CT and brain MR of FNNDSC/data, T1-weighted MR at 7 T of Hanke et al. 2014, "
+    "CT of a head phantom of dcm_qa_ct"
+)
+
+
+def grids_of(volume: Volume) -> list[Grid]:
+    """The volume's LR grids as codes, with their spacing."""
+    low, high = float(volume.data.min()), float(volume.data.max())
+    grids = []
+    for z, y, x in FACTORS:
+        if len(volume.data) // z < LEAST_SLICES:
+            continue
+        grid = downsample(volume.data, (z, y, x), torch.device("cpu"))
+        codes = ((grid - low) / (high - low) * (1 << CODE_BITS)).clamp_(0, (1 << CODE_BITS) - 1)
+        sz, sy, sx = volume.spacing
+        grids.append((codes.numpy().astype(np.uint16), (z * sz, y * sy, x * sx)))
+    return grids
+
+
+def show(done: TrainProgress) -> None:
+    if done.step % 500 == 0:
+        print(f"{100 * done.done:.0f}%, step {done.step}: {done.bits:.3f} bits a point", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--start", type=Path, help="a model to go on from")
+    args = parser.parse_args()
+    grids = [grid for name in HOW for grid in grids_of(load(name))]
+    start = load_latents(args.start) if args.start else None
+    model = train_latents(grids, seconds=args.seconds, start=start, progress=show)
+    write_bytes(
+        args.out,
+        pack_integers(model, name="latents", version=1, licence="Apache-2.0", trained_on=TRAINED_ON),
+    )
+
+
+if __name__ == "__main__":
+    main()

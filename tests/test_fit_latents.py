@@ -1,0 +1,123 @@
+"""The encoder's side of latents: rounding, the search for a step, the choice of grids, training."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import inrformat
+from inrformat.coding import latent_code
+from inrformat.coding.network import CODE_BITS
+from inrformat.fit import latents as fit
+from inrformat.fit import plan
+from inrformat.models import registry
+from inrformat.models.latents import LatentModel
+
+HEAD = inrformat.head_phantom((24, 48, 40))
+CODES = 1 << CODE_BITS
+
+
+@pytest.fixture(scope="module")
+def grid():
+    values = torch.from_numpy(HEAD.data.astype(np.float32))
+    return (values - values.min()) / (values.max() - values.min()) * CODES
+
+
+def test_the_error_is_known_without_coding(grid):
+    """`Analysis.error` goes by the bands' norms; the decoded grid has nearly that error."""
+    analysis = fit.Analysis(grid, (1.0, 1.0, 1.0))
+    for step in (500.0, 3000.0):
+        decoded = CODES * fit.by_latents(grid / CODES, step / CODES)
+        real = float((decoded - grid).square().mean())
+        assert analysis.error(step) == pytest.approx(real, rel=0.15)
+        assert real < step**2 / 4
+
+
+def test_latents_decode_to_what_training_takes_them_for(grid):
+    latents = fit.Analysis(grid, (1.0, 1.0, 1.0)).latents(2000.0)
+    model = registry.default_latents()
+    _, _, decoded = latent_code.encode(latents.pyramid, latents.smooth, latents.bands, model)
+    assert torch.equal(decoded / CODES, fit.by_latents(grid / CODES, 2000.0 / CODES))
+
+
+def test_a_lonely_coefficient_must_be_larger():
+    lonely = torch.zeros(9, 9, 9)
+    lonely[4, 4, 4] = 80.0
+    assert int(fit._round(lonely, 100, None)[0].abs().sum()) == 0
+    crowd = torch.full((9, 9, 9), 80.0)
+    assert int(fit._round(crowd, 100, None)[0].abs().sum()) == 9**3
+    lonely[4, 4, 4] = 160.0
+    assert int(fit._round(lonely, 100, None)[0][4, 4, 4]) == 2
+    parents = torch.ones(9, 9, 9)
+    lonely[4, 4, 4] = 75.0
+    assert int(fit._round(lonely, 100, parents)[0][4, 4, 4]) == 1
+
+
+@pytest.mark.parametrize("power", [-2.0, -1.2, -0.4])
+@pytest.mark.parametrize("target", [3.0, 1000.0, 4e5])
+def test_the_step_is_found(power, target):
+    tried = []
+
+    def measure(step):
+        tried.append(step)
+        return 1e7 * step**power * (1 + 0.3 * math.sin(math.log(step)))
+
+    step = fit.step_for(measure, target, -1.2, 3000.0)
+    reachable = measure(8 * fit.MOST_STEP) < target < measure(fit.LEAST_STEP)
+    assert len(tried) <= fit.MOST_TRIALS + 2
+    assert not reachable or abs(math.log(measure(step) / target)) < 2 * fit.CLOSE
+
+
+def test_a_target_out_of_reach_ends_at_the_border():
+    assert fit.step_for(lambda step: 100.0, 1e6, -1.2, 3000.0) <= 3000.0
+    assert fit.step_for(lambda step: 1e6 / step, 1e9, -1.0, 3000.0) == pytest.approx(fit.LEAST_STEP)
+
+
+def test_grids_from_the_coarsest_to_the_finest():
+    assert plan.latent_factors((100, 100, 100))[0] == (4, 4, 4)
+    assert plan.latent_factors((1, 512, 512)) == [(1, 4, 4), (1, 2, 2), (1, 1, 1)]
+    assert plan.latent_factors((5, 6, 7)) == [(1, 1, 1)]
+    for shape in ((9, 40, 700), (300, 20, 20)):
+        sizes = [math.prod(k) for k in plan.latent_factors(shape)]
+        assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1
+
+
+def test_projection_lessens_the_error_at_full_size():
+    span = float(HEAD.data.min()), float(HEAD.data.max())
+    losses = [
+        plan.resampling_loss(HEAD.data, span, (2, 2, 2), None, torch.device("cpu"), rounds)
+        for rounds in (0, 1, 3)
+    ]
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_more_bytes_give_more_decibels():
+    points = [inrformat.info(inrformat.encode(HEAD, ratio=ratio)) for ratio in (60, 25, 10)]
+    assert [p.base for p in points] == ["latents"] * 3
+    psnrs = [p.measured.psnr for p in points]
+    assert psnrs == sorted(psnrs)
+
+
+def test_presets():
+    """The paper's has a SIREN; the others have latents."""
+    fast, best = (inrformat.info(inrformat.encode(HEAD, ratio=30, preset=p)) for p in ("fast", "best"))
+    assert fast.base == best.base == "latents"
+    assert best.measured.psnr > fast.measured.psnr - 0.3
+    assert plan.preset_of("paper").base == "siren"
+
+
+def test_training_learns(grid):
+    codes = grid.clamp(0, CODES - 1).numpy().astype(np.uint16)
+    seen: list[float] = []
+    model = fit.train_latents([(codes, (1.0, 1.0, 1.0))], seconds=6.0, progress=lambda p: seen.append(p.bits))
+    LatentModel.check(model.weights)
+    latents = fit.Analysis(grid, (1.0, 1.0, 1.0)).latents(2000.0)
+    untrained = LatentModel({key: np.zeros_like(value) for key, value in model.weights.items()})
+    sizes = [
+        len(latent_code.encode(latents.pyramid, latents.smooth, latents.bands, m)[0])
+        for m in (model, untrained)
+    ]
+    assert sizes[0] < sizes[1]
