@@ -448,7 +448,10 @@ def test_version_and_help_need_no_torch():
 
 def test_ctrl_c_leaves_nothing(head, tmp_path):
     long = process(
-        "encode", head / "head.nii.gz", tmp_path / "x.inrv", "--preset", "paper", "--factors", "1,1,1"
+        *("encode", head / "head.nii.gz", tmp_path / "x.inrv", "--preset", "paper", "--factors", "1,1,1"),
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background job ignores it
     )
     wait_for_work(long, 12.0)  # seconds of a core: all is imported, and the fit has begun
     assert long.poll() is None
