@@ -180,7 +180,7 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
             reached = _psnr(job, attempt)
         if target <= reached <= target + PSNR_TOLERANCE:
             break
-        wanted *= min(8.0, aim / max(10 ** (-reached / 10), aim / 8))
+        wanted *= aim / max(10 ** (-reached / 10), aim / 8)
         within = max(wanted - grid.loss, 0.02 * wanted)
         step = step_for(grid.analysis.error, within * scale, ERROR_EXPONENT, FIRST_STEP)
         attempt = grid.attempt(step)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from .fit.latents import Analysis
     from .fit.train import FitResult
+    from .models.latents import LatentModel
     from .models.sr import SRModel
 
 Shape = tuple[int, int, int]
@@ -172,7 +173,7 @@ class Job:
     def finish(self, attempt: Attempt, promise: Promise | None, bar: Bar) -> bytes:
         """The file, after it was decoded and measured. EncodeError where it does not keep the promise."""
         with bar.stage("verifying"):
-            model = None if self.bricks else self.supported_model(attempt)
+            model = None if self.bricks else self.supported_model(attempt.factors)
             measured = self.measure(attempt, model, promise)
             if model is not None and (measured.psnr or math.inf) <= (measured.psnr_lanczos or math.inf):
                 model = None
@@ -221,13 +222,20 @@ class Job:
         data = self.build(attempt, model, None)
         return File(data, device=str(self.device), model=model, codes=attempt.codes)
 
-    def supported_model(self, attempt: Attempt) -> SRModel | None:
+    @cached_property
+    def latent_model(self) -> LatentModel:
+        """The shipped latent model, on the device."""
+        from .models.registry import default_latents
+
+        return default_latents().to(self.device)
+
+    def supported_model(self, factors: Shape) -> SRModel | None:
         """The super-resolution model, if it does the factors."""
-        return self.model if self.model is not None and self.model.supports(attempt.factors) else None
+        return self.model if self.model is not None and self.model.supports(factors) else None
 
     def best_model(self, attempt: Attempt) -> SRModel | None:
         """The super-resolution model, if it beats Lanczos on a sample of slabs."""
-        model = self.supported_model(attempt)
+        model = self.supported_model(attempt.factors)
         if model is None:
             return None
         ours, lanczos = (self.squared_error(attempt, m, sample=True) for m in (model, None))
@@ -304,8 +312,7 @@ class Grid:
         job = self.job
         grid = normalised_grid(job.volume.data, job.span, self.factors, job.device)
         if max(self.factors) > 1:
-            model = job.model if job.model is not None and job.model.supports(self.factors) else None
-            rounds = job.preset.projections
+            model, rounds = job.supported_model(self.factors), job.preset.projections
             grid = projected(grid, job.volume.data, job.span, self.factors, model, rounds)
         return grid.mul_(1 << base_network.CODE_BITS)
 
@@ -320,10 +327,8 @@ class Grid:
     def attempt(self, step: float) -> Attempt:
         """The grid by latents of that step."""
         from . import latents
-        from .models.registry import default_latents
 
-        model = default_latents().to(self.job.device)
-        sections, codes = latents.write(self.analysis.latents(step), model)
+        sections, codes = latents.write(self.analysis.latents(step), self.job.latent_model)
         coding = (codes - self.codes).div_(1 << base_network.CODE_BITS).double().square_().mean()
         return Attempt(
             factors=self.factors,

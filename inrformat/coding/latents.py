@@ -166,6 +166,14 @@ def magnitude(values: Tensor) -> Tensor:
     return values.sign() * octaves.clamp_(max=GREATEST)
 
 
+def to_finer(parents: Tensor, axes: int) -> Tensor:
+    """What holds of parents, at the places of their children: each twice along the axes of their level."""
+    for axis, bit in enumerate((4, 2, 1)):
+        if axes & bit:
+            parents = parents.repeat_interleave(2, axis)
+    return parents
+
+
 class _Band:
     """A band on its way: what is known of it and around it."""
 
@@ -215,10 +223,7 @@ class _Band:
             _paste(result, _spread(other != 0, False)[1:, 1:, 1:])
         if self.parent is not None:
             near = _spread(self.parent != 0, False)[1:, 1:, 1:]
-            for axis, bit in enumerate((4, 2, 1)):
-                if self.parent_axes & bit:
-                    near = near.repeat_interleave(2, axis)
-            _paste(result, near)
+            _paste(result, to_finer(near, self.parent_axes))
         return result
 
     def _places(self, members: Sequence[Shape], device: torch.device) -> Tensor:

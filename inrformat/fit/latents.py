@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..coding.latents import LARGEST_LATENT, Pyramid, inputs, walk
+from ..coding.latents import LARGEST_LATENT, Pyramid, inputs, to_finer, walk
 from ..coding.lattice import Prediction
 from ..coding.network import CODE_BITS
 from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
@@ -156,10 +156,7 @@ def _parents(coarser: dict[int, Tensor], pattern: int, mask: int, shape: torch.S
     parent = coarser.get(pattern & mask)
     if parent is None:
         return None
-    there = (parent != 0).float()
-    for axis, bit in enumerate((4, 2, 1)):
-        if mask & bit:
-            there = there.repeat_interleave(2, axis)
+    there = to_finer((parent != 0).float(), mask)
     z, y, x = (min(a, b) for a, b in zip(shape, there.shape, strict=True))
     return there[:z, :y, :x]
 
