@@ -584,21 +584,28 @@ def changed_brick_file(rng: np.random.Generator) -> bytes:
     return container(sections)
 
 
+def by_both(data: bytes, level: str) -> list[Any]:
+    """What each decoder makes of a file: the bytes of its values, or the code of its refusal."""
+    values = {"full": second.full, "preview": second.preview}[level]
+    results: list[Any] = []
+    for decode in (
+        lambda: values(second.read_file(data)),
+        lambda: inrformat.decode(data, level=level, device="cpu").data,
+    ):
+        try:
+            results.append(decode().tobytes())
+        except (second.InvalidFile, inrformat.InrError) as error:
+            results.append(getattr(error, "code", "?"))
+    return results
+
+
 def test_changed_bytes_of_bricks() -> None:
     """Both refuse the same files, with codes that seldom differ, and give the same values for the others."""
     outcomes: list[str] = []
     same = 0
     for seed in range(250):
         data = changed_brick_file(np.random.default_rng(seed))
-        results: list[Any] = []
-        for decode in (
-            lambda data: second.full(second.read_file(data)),
-            lambda data: inrformat.decode(data, device="cpu").data,
-        ):
-            try:
-                results.append(decode(data).tobytes())
-            except (second.InvalidFile, inrformat.InrError) as error:
-                results.append(getattr(error, "code", "?"))
+        results = by_both(data, "full")
         if bytes in map(type, results):
             assert results[0] == results[1], seed
         same += results[0] == results[1]
@@ -624,15 +631,7 @@ def test_changed_bytes_of_latents() -> None:
         at = int(rng.integers(len(content)))
         content[at] = int(rng.integers(256)) if rng.integers(2) else content[at] ^ 1 << int(rng.integers(8))
         data = container({**sections, name: bytes(content)})
-        results: list[Any] = []
-        for decode in (
-            lambda data: second.preview(second.read_file(data)),
-            lambda data: inrformat.decode(data, level="preview", device="cpu").data,
-        ):
-            try:
-                results.append(decode(data).tobytes())
-            except (second.InvalidFile, inrformat.InrError) as error:
-                results.append(getattr(error, "code", "?"))
+        results = by_both(data, "preview")
         if bytes in map(type, results):
             assert results[0] == results[1], seed
         same += results[0] == results[1]
