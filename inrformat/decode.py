@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("preview", "full")
 DAMAGED = ("raise", "fill")
-LATTICE_SECTIONS = ("LATT", "CTXM", "TUNE", "BIDX", "BRIX")
+LATTICE_SECTIONS = ("LATT", "CTXM", "PRED", "TUNE", "BIDX", "BRIX")
 SLAB_VOXELS = 1 << 25
 """Voxels at full size that are decoded at a time."""
 HELD_CODES = 1 << 27

@@ -300,7 +300,7 @@ def _reach_bound(
     """A file of which no voxel differs by more than `bound`; 0: lossless."""
     from . import residual
     from .coding.levels import Levels
-    from .fit.context import tune
+    from .fit.tuning import tune
     from .models.registry import default_context
 
     data = job.volume.data

@@ -20,7 +20,7 @@ from .container.headers import LatticeHeader, VolumeHeader
 from .container.layout import Reader
 from .container.limits import Limits
 from .models import registry
-from .models.context import ContextModel, apply_changes, pack_changes
+from .models.context import ContextModel, apply_centres, apply_changes, pack_centres, pack_changes
 from .parallel import map_on_cores
 from .region import Box
 from .volume import Array, Volume
@@ -75,7 +75,9 @@ def write(
     if embed:
         sections.append(("CTXM", model.file or b""))
     if tuned is not None:
-        sections.append(("TUNE", pack_changes(model, tuned)))
+        if tuned.centres != model.centres:
+            sections.append(("PRED", pack_centres(tuned)))
+        sections.append(("TUNE", pack_changes(model.centred(tuned.centres), tuned)))
     return [*sections, ("BIDX", index), ("BRIX", b"".join(codes))]
 
 
@@ -142,6 +144,8 @@ class Bricks:
         else:
             data = registry.find(header.model, models, limits)
         model = registry.load_context(data, limits)
+        if reader.has("PRED"):
+            model = apply_centres(model, reader.read("PRED"))
         if reader.has("TUNE"):
             model = apply_changes(model, reader.read("TUNE"))
         work = model.work * int(np.prod(volume.shape, dtype=object))

@@ -14,13 +14,13 @@ import torch
 
 from inrformat.coding.bricks import Coder, boxes
 from inrformat.coding.lanes import lanes_for
-from inrformat.coding.lattice import Span, inputs, schedule
+from inrformat.coding.lattice import LARGEST_TAP, Span, inputs, schedule, taps
 from inrformat.coding.levels import Levels
 from inrformat.coding.residuals import COUNTS
 from inrformat.container import ModelHeader, ModelReference, VolumeHeader, pack_tensors, records
 from inrformat.container.headers import LatticeHeader
 from inrformat.container.layout import build
-from inrformat.models.context import LAYERS, NETWORKS, ContextModel, pack_changes
+from inrformat.models.context import LAYERS, NETWORKS, Centre, ContextModel, pack_centres, pack_changes
 from inrformat.models.registry import load_context, pack_integers
 
 Array = np.ndarray[Any, Any]
@@ -102,6 +102,7 @@ class Parts:
     codes: list[bytes]
     model: bytes | None
     tune: bytes | None = None
+    pred: bytes | None = None
     more: list[tuple[str, bytes]] = field(default_factory=list)
     index: bytes | None = None
 
@@ -110,6 +111,7 @@ class Parts:
         index = b"".join(struct.pack("<II", len(code), google_crc32c.value(code)) for code in self.codes)
         sections = [("HEAD", self.head.pack()), ("SIRN", self.siren), ("LATT", records.pack(self.latt))]
         sections += [("CTXM", self.model)] if self.model is not None else []
+        sections += [("PRED", self.pred)] if self.pred is not None else []
         sections += [("TUNE", self.tune)] if self.tune is not None else []
         sections += [("BIDX", index if self.index is None else self.index), ("BRIX", b"".join(self.codes))]
         return sections + self.more
@@ -141,6 +143,7 @@ def parts(
     levels: Levels | None = None,
     model: bytes = TINY,
     changes: Mapping[str, Array] | None = None,
+    centres: Sequence[Centre] | None = None,
     order: Sequence[int] | None = None,
     counts: Shape = (1, 1, 1),
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
@@ -153,6 +156,7 @@ def parts(
     if data.dtype.kind == "f":
         low, high = levels.range
     base = load_context(model)
+    base = base.centred(centres) if centres else base
     changed = base.changed({**base.weights, **changes}) if changes else base
     z, y, x = (-(-n // k) for n, k in zip(data.shape, counts, strict=True))
     order = tuple(order if order is not None else schedule((z, y, x), spacing))
@@ -171,7 +175,7 @@ def parts(
         shape=shape, dtype=dtype, range=(low, high), factors=factors, spacing=spacing, affine=AFFINE
     )
     tune = pack_changes(base, changed) if changes else None
-    return Parts(head, siren, latt, codes, model, tune)
+    return Parts(head, siren, latt, codes, model, tune, pack_centres(base) if centres else None)
 
 
 def picture(shape: Shape, dtype: str, seed: int = 0, *, share: float = 0.1, spikes: float = 0.0) -> Array:
@@ -214,6 +218,7 @@ def valid(siren: bytes) -> dict[str, bytes]:
         change = rng.integers(-reach, reach + 1, shape) << shift
         changes[name] = np.clip(base.weights[name] + change, -2047, 2047).astype(np.int16)
     put("tune", data, changes=changes)
+    _predictors(put)
     put("wide", picture((5, 6, 7), "u2", 11, share=1.9))
     put("escapes", picture((6, 7, 9), "i2", 12, share=0.001, spikes=0.1))
     clipped = picture((6, 7, 9), "i2", 14)
@@ -241,6 +246,32 @@ def valid(siren: bytes) -> dict[str, bytes]:
     put("constant", constant, counts=(2, 1, 1), coder=Plain)
     put("one-level", np.full((3, 4, 5), -700, "i2"))
     return files
+
+
+def some_centres(seed: int, most: int) -> list[Centre]:
+    """Every precision, and linear predictors for two networks of three, whose weights are up to `most`."""
+    rng = np.random.default_rng(seed)
+    centres = []
+    for number, (_, kind) in enumerate(NETWORKS):
+        weights = np.rint(rng.laplace(0, most / 8, len(taps(kind)))).clip(-most, most).astype(int)
+        centres.append(Centre(number % 5, tuple(weights.tolist()) if number % 3 else None))
+    return centres
+
+
+def _predictors(put: Callable[..., None]) -> None:
+    data = picture((9, 10, 11), "i2", 33, share=0.01)
+    put("pred", data, centres=some_centres(33, 1000))
+    every = [Centre(0, (LARGEST_TAP, -LARGEST_TAP) * (len(taps(kind)) // 2)) for _, kind in NETWORKS]
+    put("pred-largest", picture((5, 6, 7), "u2", 34, share=1.9), centres=every)
+    last = {
+        f"{where}.{kind}.last": load_context(TINY).weights[f"{where}.{kind}.last"] for where, kind in NETWORKS
+    }
+    put("pred-tune", data, centres=some_centres(35, 3000), changes={key: w // 2 for key, w in last.items()})
+    put("pred-fine", data, centres=[Centre(4)] * len(NETWORKS))
+    low, high = int(data.min()), int(data.max())
+    levels = Levels(high - low, 3, values=((low, 1, high - low + 1),))
+    put("pred-error-3", data, centres=some_centres(36, 1000), levels=levels)
+    put("pred-one-slice", picture((1, 12, 9), "i2", 37, share=0.01), centres=some_centres(37, 1000))
 
 
 def _floats(put: Callable[..., None]) -> None:
@@ -292,7 +323,8 @@ def _bad_records(add: Callable[..., None], good: Parts) -> None:
     sections = bare.sections()
     for name in ("LATT", "BIDX", "BRIX"):
         add(f"lattice-no-{name}", "missing-section", build([s for s in sections if s[0] != name]))
-    add("lattice-tune-alone", "missing-section", build([*sections[:2], ("TUNE", b"")]))
+    for name in ("PRED", "TUNE"):
+        add(f"lattice-{name.lower()}-alone", "missing-section", build([*sections[:2], (name, b"")]))
     latt("no-order", "missing-key", order=...)
     latt("field-unknown", "unknown-key", planes=1)
     latt("error-32768", "out-of-range", error=32768)
@@ -350,9 +382,16 @@ def _bad_floats(add: Callable[..., None], siren: bytes) -> None:
 
 
 def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
-    def model(name: str, code: str, data: bytes, tune: bytes | None = None, **limits: int) -> None:
+    def model(
+        name: str,
+        code: str,
+        data: bytes,
+        tune: bytes | None = None,
+        pred: bytes | None = None,
+        **limits: int,
+    ) -> None:
         reference = {**good.latt["model"], "sha256": hashlib.sha256(data).digest()}
-        changed = replace(good, model=data, latt={**good.latt, "model": reference}, tune=tune)
+        changed = replace(good, model=data, latt={**good.latt, "model": reference}, tune=tune, pred=pred)
         add(f"lattice-{name}", code, changed.file(), **limits)
 
     weights = {key: w.astype(np.float16) for key, w in random_weights(1).items()}
@@ -382,6 +421,7 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
     model("work", "too-much-work", TINY, max_work=6 * 7 * 9 * 300)
 
     base = load_context(TINY)
+    _bad_centres(model, base)
     same = pack_changes(base, base)
     model("tune-empty", "network-truncated", TINY, b"")
     model("tune-short", "network-truncated", TINY, same[:143])
@@ -398,6 +438,45 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
     head = replace(good.head, factors=(2, 2, 2), sr=sr)
     sections = [("HEAD", head.pack()), ("SIRN", good.siren), ("SRMD", TINY)]
     add("lattice-model-as-sr", "model-mismatch", build(sections))
+
+
+def _bad_centres(model: Callable[..., None], base: ContextModel) -> None:
+    def pred(name: str, code: str, data: bytes, file: bytes = TINY, **limits: int) -> None:
+        model(f"pred-{name}", code, file, pred=data, **limits)
+
+    def packed(*taps: int) -> bytes:
+        """The section with one linear predictor, the first network's; all weights are 0 but the first few."""
+        first = Centre(1, (*taps, *[0] * (132 - len(taps))))
+        changed = base.changed(base.weights)
+        changed.centres = (first, *[Centre()] * (len(NETWORKS) - 1))
+        return pack_centres(changed)
+
+    good = packed(4096, -300)
+    pred("empty", "network-truncated", b"")
+    pred("short", "network-truncated", good[:63])
+    pred("kind", "out-of-range", b"\2" + good[1:])
+    pred("fine", "out-of-range", good[:1] + b"\5" + good[2:])
+    pred("family", "out-of-range", good[:2] + b"\2" + good[3:])
+    pred("level", "out-of-range", good[:3] + bytes([93]) + good[4:])
+    pred("family-of-none", "out-of-range", good[:6] + b"\1" + good[7:])
+    pred("level-of-none", "out-of-range", good[:7] + b"\1" + good[8:])
+    pred("cut", "rans-truncated", good[:66])
+    pred("appended", "rans-bad-end", good + b"\0\0")
+    pred("tap-32768", "out-of-range", packed(LARGEST_TAP + 1))
+    pred("tap-minus-32768", "out-of-range", packed(-LARGEST_TAP - 1))
+    pred("weight-2048", "out-of-range", _four_times(good), model_file(random_weights(38, most=5 * 600)))
+    sums = random_weights(39)
+    sums["x.3.last"][0] = 412
+    pred("weights-sum", "out-of-range", _four_times(good), model_file(sums))
+    weights = max(sum(base.weights[f"x.3.{layer}"].size for layer in ("first", "second", "last")), 1)
+    pred("work", "too-much-work", good, max_work=6 * 7 * 9 * (weights + 131))
+
+
+def _four_times(pred: bytes) -> bytes:
+    """The section with a precision of two bits for every network that has no linear predictor."""
+    kinds = bytearray(pred[:64])
+    kinds[5::4] = b"\2" * 15
+    return bytes(kinds) + pred[64:]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from inrformat.coding import bricks, lanes, lattice, mixtures
 from inrformat.coding.levels import Levels
 from inrformat.container.headers import LatticeHeader
 from inrformat.container.layout import Reader, build
+from inrformat.fit import tuning
 from inrformat.models import registry
 from inrformat.models.context import NETWORKS
 
@@ -134,6 +136,33 @@ def test_a_region_reads_its_bricks_alone(scan):
     assert np.array_equal(opened[2:30, 100:130, 0], data[2:30, 100:130, 0])
     assert len(read) == 1  # of 8
     assert read[0][2] < 0.15 * len(file)
+
+
+def smooth_kernel(shape: lattice.Shape) -> np.ndarray:
+    """Noise of which a kernel in y and x passes only the lower frequencies, rounded: what CT makes of a head."""
+    spectrum = np.fft.fftn(RNG.normal(0, 1, shape), axes=(1, 2))
+    ky, kx = (np.fft.fftfreq(n) for n in shape[1:])
+    passed = np.exp(-((np.hypot(ky[:, None], kx) / 0.13) ** 4))
+    picture = np.fft.ifftn(spectrum * passed, axes=(1, 2)).real
+    return np.rint(picture / picture.std() * 60 + 500).astype(np.int16)
+
+
+@pytest.mark.parametrize("bound", [{"lossless": True}, {"max_error": 1}])
+def test_linear_predictors_where_neighbours_say_more(bound, monkeypatch):
+    data = smooth_kernel((32, 96, 96))
+    monkeypatch.setattr(importlib.import_module("inrformat.encode"), "TUNED_VOXELS", 1000)
+    for name, value in (("PIECES", 6), ("PREDICTED_PIECES", 4), ("STEPS", 60)):
+        monkeypatch.setattr(tuning, name, value)
+    file = inrformat.encode(data, **bound)
+    assert sum(body_of(file, "PRED")[:64:4]) >= 2
+    assert np.abs(inrformat.decode(file).data.astype(int) - data).max() == bound.get("max_error", 0)
+    monkeypatch.setattr(tuning, "_predictors", lambda _: {})
+    without = inrformat.encode(data, **bound)
+    assert not any(body_of(without, "PRED")[:64:4])
+    assert len(file) < 0.97 * len(without)
+    whole = inrformat.decode(file).data
+    monkeypatch.setattr(bricks, "PART", 777)
+    assert np.array_equal(inrformat.open(file)[3:9, 40:50, 7:80], whole[3:9, 40:50, 7:80])
 
 
 def test_info_of_a_lossless_and_of_a_bounded_file(scan):

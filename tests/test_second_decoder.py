@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "spec"))
 import latent_vectors
 
 import inrformat
-import inrformat.fit.context
+import inrformat.fit.tuning
 from inrformat import fit
 from inrformat.coding import bricks
+from inrformat.coding.lattice import taps
 from inrformat.models import registry
-from inrformat.models.context import LAYERS
+from inrformat.models.context import LAYERS, NETWORKS, Centre
 
 SPEC = Path(__file__).parents[1] / "spec"
 PROGRAM = SPEC / "decoder" / "inrv_decoder.py"
@@ -284,13 +285,19 @@ def test_fresh_file_of_sparse_values(kind: str) -> None:
 def test_fresh_file_of_several_bricks_with_layers_of_its_own(
     how: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TUNE, an embedded model, several bricks with several lanes."""
+    """PRED, TUNE, an embedded model, several bricks with several lanes."""
     monkeypatch.setattr(importlib.import_module("inrformat.encode"), "TUNED_VOXELS", 1000)
     monkeypatch.setattr(bricks, "BRICK", (16, 48, 40))
     rng = np.random.default_rng(3)
 
     def tune(model: Any, *_: Any) -> Any:
-        """Changes of all sizes, in the place of training."""
+        """Linear predictors, and changes of all sizes, in the place of training."""
+        model = model.centred(
+            [
+                Centre(n % 4, tuple(rng.integers(-400, 500, len(taps(kind))).tolist()) if n % 2 else None)
+                for n, (_, kind) in enumerate(NETWORKS)
+            ]
+        )
         last = {key: model.weights[key] for key in LAYERS}
         changes = {
             key: rng.integers(-30, 31, w.shape) * (rng.random(w.shape) < 0.3) for key, w in last.items()
@@ -300,7 +307,7 @@ def test_fresh_file_of_several_bricks_with_layers_of_its_own(
             | {key: np.clip(w + changes[key], -2047, 2047).astype("i2") for key, w in last.items()}
         )
 
-    monkeypatch.setattr(fit.context, "tune", tune)
+    monkeypatch.setattr(fit.tuning, "tune", tune)
     array = smooth(rng, "u2", (35, 60, 50))
     data = inrformat.encode(
         inrformat.Volume(array, spacing=(2.0, 1.0, 1.0)),
@@ -310,7 +317,7 @@ def test_fresh_file_of_several_bricks_with_layers_of_its_own(
         **how,
     )
     file = second.read_file(data)
-    assert file.bricks.tune is not None
+    assert None not in file.bricks.own
     assert file.bricks.context is not None
     assert file.bricks.counts == (3, 2, 2)
     volume = assert_same_full_level(data)
@@ -570,7 +577,9 @@ def changed_brick_file(rng: np.random.Generator) -> bytes:
     names = sorted(Path(name).stem for name in vectors("valid") if Path(name).stem.startswith("lattice-"))
     data = (VECTORS / "valid" / f"{rng.choice(names)}.inrv").read_bytes()
     sections = second.read_container(data, "HEAD", second.Limits())
-    name = str(rng.choice([n for n in ("LATT", "TUNE", "BIDX", "BRIX", "BRIX", "BRIX") if n in sections]))
+    name = str(
+        rng.choice([n for n in ("LATT", "PRED", "TUNE", "BIDX", "BRIX", "BRIX", "BRIX") if n in sections])
+    )
     content = bytearray(sections[name])
     at = int(rng.integers(len(content)))
     content[at] = int(rng.integers(256)) if rng.integers(2) else content[at] ^ 1 << int(rng.integers(8))

@@ -38,6 +38,9 @@ Levels = npt.NDArray[np.uint16]
 class Model(Protocol):
     """What the coder needs of a context model; see models.context.ContextModel."""
 
+    def taps(self, split: Split, kind: int) -> Sequence[int] | None:
+        """The weights of the class's linear predictor, where it has one."""
+
     def predict(self, context: Context, split: Split, kind: int, span: Span) -> Prediction:
         """The distributions of the points of a context."""
 
@@ -136,7 +139,7 @@ class Coder:
         )
         width = n // lattice.class_shape(kind)[0]
         for part in lattice.parts(kind, PART if self.device.type == "cpu" else PART_GPU):
-            context = Context.of(lattice, kind, part, self.span)
+            context = Context.of(lattice, kind, part, self.span, self.model.taps(lattice.split, kind))
             prediction = self.model.predict(context, lattice.split, kind, self.span)
             at = part[0], slice(part[1].start * width, part[1].stop * width)
             for name in ("centre", "table", "bits"):

@@ -16,6 +16,7 @@ All arithmetic is on integers below 2^24, held in float32, where it is exact on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,13 +27,20 @@ import torch
 from ..container.headers import MOST_SPLITS
 
 Shape = tuple[int, int, int]
+Offset = tuple[int, int, int]
 
 CLASSES = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Parity along (b, c) of the points of each class."""
-REACH = 3
-"""Lattice points that a neighbour is away, at most, along an axis."""
 SQUARED_REACH = (9, 9, 6, 6)
 """The greatest squared distance of a neighbour, by class."""
+TAP_REACH = 4
+"""Lattice points that a tap of a linear predictor is away, at most."""
+TAP_FRACTION = 12
+"""Fractional bits of a tap's weight."""
+LARGEST_TAP = (1 << 15) - 1
+"""Of magnitude: a tap's weight, in units of 2^-12."""
+FRACTION = 4
+"""Fractional bits of a predicted level."""
 GAIN = (255, 209, 177, 153)
 """What normalised differences are multiplied by, by the second and third bit of their spread."""
 RECIPROCAL = (257, 314, 370, 428)
@@ -84,15 +92,25 @@ def schedule(shape: Shape, spacing: Sequence[float]) -> tuple[int, ...]:
 
 
 @cache
-def neighbours(kind: int) -> tuple[tuple[int, int, int], ...]:
+def neighbours(kind: int) -> tuple[Offset, ...]:
     """Offsets (b, c, a) of a class's neighbours in lattice points: the known ones, in lexicographic order."""
+    return _known_within(kind, SQUARED_REACH[kind])
+
+
+@cache
+def taps(kind: int) -> tuple[Offset, ...]:
+    """Offsets of the neighbours that a linear predictor of a class weighs: more, and farther ones."""
+    return _known_within(kind, TAP_REACH**2)
+
+
+def _known_within(kind: int, squared: int) -> tuple[Offset, ...]:
     pb, pc = CLASSES[kind]
     earlier = {((pb + qb) % 2, (pc + qc) % 2) for qb, qc in CLASSES[:kind]}
-    reach = range(-REACH, REACH + 1)
+    reach = range(-math.isqrt(squared), math.isqrt(squared) + 1)
     return tuple(
         (b, c, a)
         for b, c, a in product(reach, repeat=3)
-        if b * b + c * c + a * a <= SQUARED_REACH[kind] and (a % 2 or (b % 2, c % 2) in earlier)
+        if b * b + c * c + a * a <= squared and (a % 2 or (b % 2, c % 2) in earlier)
     )
 
 
@@ -123,7 +141,7 @@ class Lattice:
     def _pad(self) -> None:
         """The lattice with a margin; points not known yet are the mean of the two known ones beside them."""
         count, nb, nc, na = self.values.shape
-        r = REACH
+        r = TAP_REACH
         padded = self.values.new_empty(count, nb + 2 * r, nc + 2 * r, na + 2 * r)
         inner = padded[:, r : r + nb, r : r + nc, r : r + na]
         inner.copy_(self.values)
@@ -138,7 +156,7 @@ class Lattice:
 
     def _edges(self) -> None:
         """Fill the margin with the values at the edge."""
-        r, whole = REACH, self._padded
+        r, whole = TAP_REACH, self._padded
         for axis in (3, 2, 1):
             n = whole.shape[axis]
             whole.narrow(axis, 0, r).copy_(whole.narrow(axis, r, 1).expand_as(whole.narrow(axis, 0, r)))
@@ -166,12 +184,12 @@ class Lattice:
         pb, pc = CLASSES[kind]
         return bricks[:, ::z, ::y, ::x].movedim(1 + split.axis, 3)[:, pb::2, pc::2, 1::2]
 
-    def neighbour(self, kind: int, part: Part, offset: tuple[int, int, int]) -> torch.Tensor:
+    def neighbour(self, kind: int, part: Part, offset: Offset) -> torch.Tensor:
         """The neighbour at an offset of the points of a part of a class (bricks, b, c, a): a strided view."""
         pb, pc = CLASSES[kind]
         _, mc, ma = self.class_shape(kind)
         bricks, rows = part
-        b, c, a = (REACH + p + o for p, o in zip((pb, pc, 1), offset, strict=True))
+        b, c, a = (TAP_REACH + p + o for p, o in zip((pb, pc, 1), offset, strict=True))
         first, last = b + 2 * rows.start, b + 2 * rows.stop - 1
         return self._padded[bricks, first:last:2, c : c + 2 * mc - 1 : 2, a : a + 2 * ma - 1 : 2]
 
@@ -204,17 +222,24 @@ class Context:
 
     features   (inputs, n) float32 integers in [-127, 127].
     centre     (n) the level about which the neighbours are taken.
+    base       (n) int64 sixteenths of a level: what the network corrects. The centre, or a linear prediction.
     exponent   (n) int64 E and quarter (n) int64 q: the neighbours' spread is about (4 + q + 1/2) 2^(E - 2).
     """
 
     features: torch.Tensor
     centre: torch.Tensor
+    base: torch.Tensor
     exponent: torch.Tensor
     quarter: torch.Tensor
 
     @classmethod
-    def of(cls, lattice: Lattice, kind: int, part: Part, span: Span) -> Context:
-        """Gather the neighbours, subtract the centre, divide by the spread (spec, "Contexts")."""
+    def of(
+        cls, lattice: Lattice, kind: int, part: Part, span: Span, weights: Sequence[int] | None = None
+    ) -> Context:
+        """Gather the neighbours, subtract the centre, divide by the spread (spec, "Contexts").
+
+        weights   of a linear predictor, for each of `taps`, where the class has one.
+        """
         offsets = neighbours(kind)
         bricks, rows = part
         shape = (bricks.stop - bricks.start, rows.stop - rows.start, *lattice.class_shape(kind)[1:])
@@ -240,7 +265,27 @@ class Context:
         differences *= _gains(centre.device)[4 * exponent + quarter]
         differences.round_().clamp_(-GREATEST, GREATEST)
         _constants(features[len(offsets) :], lattice.split, centre, exponent, quarter, span)
-        return cls(features, centre, exponent, quarter)
+        base = centre.long() << FRACTION
+        if weights is not None:
+            base += linear_correction(lattice, kind, part, centre, weights)
+        return cls(features, centre, base, exponent, quarter)
+
+
+def linear_correction(
+    lattice: Lattice, kind: int, part: Part, centre: torch.Tensor, weights: Sequence[int]
+) -> torch.Tensor:
+    """What a linear predictor adds to the centre (n): int64 sixteenths of a level.
+
+    All sums are whole numbers below 2^53, which float64 holds exactly.
+    """
+    bricks, rows = part
+    shape = (bricks.stop - bricks.start, rows.stop - rows.start, *lattice.class_shape(kind)[1:])
+    total = centre.double().mul_(-sum(weights)).view(shape)
+    for offset, weight in zip(taps(kind), weights, strict=True):
+        if weight:
+            total.add_(lattice.neighbour(kind, part, offset), alpha=weight)
+    low = TAP_FRACTION - FRACTION
+    return total.view(-1).long() + (1 << low - 1) >> low
 
 
 @dataclass(frozen=True)

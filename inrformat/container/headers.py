@@ -22,7 +22,10 @@ from .codes import fail
 from .fields import NAME, Fields
 from .limits import DEFAULT_LIMITS, Limits
 
-VOLUME_CRITICAL = ("HEAD", "SIRN", "SRMD", "LATT", "CTXM", "TUNE", "BIDX", "BRIX", "LATN", "LATD", "LATM")
+VOLUME_CRITICAL = (
+    *("HEAD", "SIRN", "SRMD", "LATN", "LATD", "LATM"),
+    *("LATT", "CTXM", "PRED", "TUNE", "BIDX", "BRIX"),
+)
 """Critical sections of a volume that this chapter of the specification knows."""
 MODEL_CRITICAL = ("MODL", "TENS")
 """Critical sections of a model."""

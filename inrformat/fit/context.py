@@ -18,13 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..coding import integers, lattice
-from ..coding.lattice import Context, Shape, Span
-from ..coding.levels import Levels
+from ..coding import lattice
+from ..coding.lattice import Context, Lattice, Part, Span
 from ..errors import InputError, UsageError
 from ..models.context import NETWORKS, ContextModel, network_of
-from ..models.integers import LARGEST_WEIGHT, OUTPUTS, PARTS, SCALE, UNIT, Network
-from ..parallel import map_on_cores
+from ..models.integers import LARGEST_WEIGHT, OUTPUTS, PARTS, SCALE, UNIT
 from ..volume import Volume
 
 HIDDEN = (96, 32)
@@ -38,7 +36,6 @@ KEPT = 4096
 STEPS_PER_PIECE = 20
 FIRST_PIECES = 48
 MUON_RATE, ADAM_RATE = 2e-2, 4e-3
-TUNING_MUON_RATE = 1e-2
 LEAST_MASS = 2.0**-32
 MOST_OCTAVES = 20.0
 """By which a distribution's spread differs from the neighbours', at most: the bank has no more."""
@@ -77,7 +74,7 @@ class FloatNetwork(torch.nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(3, n) outputs for features (inputs, n)."""
-        return _outputs({"first": self.first, "second": self.second, "last": self.last}, features)
+        return outputs_of({"first": self.first, "second": self.second, "last": self.last}, features)
 
 
 @dataclass
@@ -86,7 +83,7 @@ class Seen:
 
     features   (n, inputs) int8.
     targets    (n, 5) float32, in levels: the unit of the centre, the neighbours' spread, the difference of
-               what came from the context's centre, the step, and what came.
+               what came from the context's base, the step, and what came.
     """
 
     features: Tensor
@@ -98,10 +95,15 @@ class Seen:
         scale, quarter = torch.exp2(context.exponent[keep].float()), context.quarter[keep]
         unit = scale * UNIT / torch.tensor(lattice.GAIN)[quarter]
         spread = scale * torch.exp2(torch.tensor(lattice.EIGHTHS)[quarter] / 8)
-        difference = (values - context.centre)[keep]
+        difference = values[keep] - context.base[keep].float() / 2**lattice.FRACTION
         came = values[keep].float()
         targets = torch.stack([unit, spread, difference, torch.full_like(unit, step), came], dim=1)
         return cls(features[:, keep].to(torch.int8).T.contiguous(), targets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Seen]) -> Seen:
+        """All of these points."""
+        return cls(torch.cat([p.features for p in parts]), torch.cat([p.targets for p in parts]))
 
     def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(features, targets) of BATCH of the first `count` points, drawn at random; transposed."""
@@ -257,25 +259,76 @@ def rounded(layer: Tensor) -> npt.NDArray[np.int16]:
     return result
 
 
+@dataclass(frozen=True)
+class Look:
+    """A class of a piece that is being coded: what its points are predicted from, and what they are.
+
+    values   (n) float32 levels; those of the original, which a bound's residuals come near to.
+    keep     which of the n points to learn from.
+    """
+
+    lattice: Lattice
+    kind: int
+    context: Context
+    values: Tensor
+    keep: Tensor
+    span: Span
+
+    @property
+    def network(self) -> int:
+        """Which of NETWORKS predicts the class."""
+        return network_of(self.lattice.split, self.kind)
+
+    @property
+    def part(self) -> Part:
+        """The whole class."""
+        return slice(0, 1), slice(0, self.lattice.class_shape(self.kind)[0])
+
+    def taps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the points to learn from: (taps, n) and levels (n) less the centre; the spread's inverse."""
+        centre = self.context.centre[self.keep]
+        found = [self.lattice.neighbour(self.kind, self.part, tap) for tap in lattice.taps(self.kind)]
+        neighbours = torch.stack([values.reshape(-1)[self.keep] for values in found]) - centre
+        return (
+            neighbours,
+            self.values[self.keep] - centre,
+            torch.exp2(-self.context.exponent[self.keep].float()),
+        )
+
+    def linear(self, weights: Sequence[int]) -> Tensor:
+        """What a linear predictor adds to the centres of the points to learn from, in levels."""
+        centre = self.context.centre
+        found = lattice.linear_correction(self.lattice, self.kind, self.part, centre, weights)
+        levels: Tensor = found[self.keep].float() / 2**lattice.FRACTION
+        return levels
+
+    def predicted(self, model: ContextModel) -> Tensor:
+        """The levels that a model's residuals are counted from."""
+        return model.predict(self.context, self.lattice.split, self.kind, self.span).centre
+
+
 def observe(
     model: ContextModel,
     piece: npt.NDArray[np.float32],
     order: tuple[int, ...],
     span: Span,
     rng: np.random.Generator,
-) -> Iterator[tuple[int, Context, Tensor, Tensor]]:
-    """Code a piece (z, y, x) of levels: (network, context, levels, which of its points to keep), by class."""
+    kept: int = KEPT,
+) -> Iterator[Look]:
+    """Code a piece (z, y, x) of levels, class by class; `kept` points of each are to learn from."""
     truth = torch.from_numpy(piece)[None]
     known = torch.zeros_like(truth)
     lattice.roots(known, order).copy_(lattice.roots(truth, order))
     for decoded, kind in lattice.order_of_classes(known, order):
         split, shape = decoded.split, decoded.class_shape(kind)
-        true = lattice.Lattice.points(truth, split, kind)[0].reshape(-1)
-        context = Context.of(decoded, kind, (slice(0, 1), slice(0, shape[0])), span)
-        keep = torch.from_numpy(rng.permutation(len(true))[:KEPT])
-        yield network_of(split, kind), context, true, keep
+        true = Lattice.points(truth, split, kind)[0].reshape(-1)
+        part = (slice(0, 1), slice(0, shape[0]))
+        context = Context.of(decoded, kind, part, span, model.taps(split, kind))
+        keep = torch.from_numpy(rng.permutation(len(true))[:kept])
+        look = Look(decoded, kind, context, true, keep, span)
+        yield look
         if span.step > 1:  # the decoder will know what the model makes of it
-            centre = model.predict(context, split, kind, span).centre
+            centre = look.predicted(model)
             true = centre + torch.round((true - centre) / span.step) * span.step
         decoded.set(kind, true.clamp(0, span.greatest).view(1, *shape).float())
 
@@ -296,8 +349,8 @@ class _Pieces:
         """Code one piece by the model as it is."""
         piece, greatest = self._piece()
         span = Span(greatest, 2 * int(self.rng.choice(self.errors)) + 1)
-        for which, context, true, keep in observe(model, piece, self._order(piece.shape), span, self.rng):
-            yield which, Seen.of(context, context.features, true, span.step, keep)
+        for at in observe(model, piece, self._order(piece.shape), span, self.rng):
+            yield at.network, Seen.of(at.context, at.context.features, at.values, span.step, at.keep)
 
     def _order(self, shape: Sequence[int]) -> tuple[int, ...]:
         """A schedule: mostly of cubic voxels, now and then of thick slices."""
@@ -345,92 +398,7 @@ def _shrink(piece: npt.NDArray[np.float32], zoom: Sequence[int]) -> npt.NDArray[
     return mean
 
 
-TUNING_PIECES, TUNING_STEPS = 40, 300
-"""Pieces of a volume that its own last layers are fitted to, and the steps of each."""
-CHECKED = 0.2
-"""The share of the points that tuning does not see, but is measured on."""
-COARSE_SHIFT = 2
-"""Changes of the hidden layers are multiples of 2^2 / 512: they need no more precision."""
-
-
-def tune(model: ContextModel, volume: Volume, levels: Levels, seed: int, effort: int = 0) -> ContextModel:
-    """The model with weights of a volume's own, where they save more bits than they take.
-
-    Pieces of the volume are coded by the model. Each network's last layer, which is linear, is fitted to what
-    was seen; with some effort its other layers too, `effort` times as many steps. Networks are changed one by
-    one, each if it pays on points that its fit has not seen.
-    """
-    rng = np.random.default_rng(seed)
-    span = Span(levels.greatest, 2 * levels.error + 1)
-    places = [_place(volume.shape, rng) for _ in range(TUNING_PIECES * (1 + min(effort, 2)))]
-    seeds = rng.integers(0, 2**32, len(places))
-
-    def look(number: int) -> list[tuple[int, Seen]]:
-        piece = levels.of(volume.data[places[number]]).astype(np.float32)
-        order = lattice.schedule((piece.shape[0], piece.shape[1], piece.shape[2]), volume.spacing)
-        found = []
-        own = np.random.default_rng(seeds[number])
-        for which, context, true, keep in observe(model, piece, order, span, own):
-            features = context.features if effort else model.networks[which].before_last(context.features)
-            found.append((which, Seen.of(context, features, true, span.step, keep)))
-        return found
-
-    seen = [pair for pairs in map_on_cores(look, range(len(places))) for pair in pairs]
-    share = volume.data.size / sum(math.prod(volume.data[place].shape) for place in places)
-
-    def refit(which: int) -> dict[str, npt.NDArray[np.int16]]:
-        own = [s for number, s in seen if number == which]
-        return _refit(model.networks[which], own, share, seed, effort) if own else {}
-
-    changed = dict(model.weights)
-    for (where, kind), layers in zip(NETWORKS, map_on_cores(refit, range(len(NETWORKS))), strict=True):
-        changed |= {f"{where}.{kind}.{layer}": weights for layer, weights in layers.items()}
-    return model.changed(changed)
-
-
-def _place(shape: Shape, rng: np.random.Generator) -> tuple[slice, slice, slice]:
-    size = [min(n, s) for n, s in zip(shape, PIECE, strict=True)]
-    z, y, x = (int(rng.integers(0, n - s + 1)) for n, s in zip(shape, size, strict=True))
-    return slice(z, z + size[0]), slice(y, y + size[1]), slice(x, x + size[2])
-
-
-def _refit(
-    network: Network, seen: Sequence[Seen], share: float, seed: int, effort: int
-) -> dict[str, npt.NDArray[np.int16]]:
-    """The layers of a network that were fitted to what was seen; none if they are not worth their bits."""
-    generator = torch.Generator().manual_seed(seed)
-    features, targets = (torch.cat([getattr(s, name) for s in seen]) for name in ("features", "targets"))
-    shuffled = torch.randperm(len(targets), generator=generator)
-    every = Seen(features[shuffled], targets[shuffled])
-    fitted = len(targets) - int(CHECKED * len(targets))
-    names = ("first", "second", "last") if effort else ("last",)
-    before = {name: getattr(network, name) / SCALE for name in names}
-    weights = {name: torch.nn.Parameter(value.clone()) for name, value in before.items()}
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam([weights["last"]], betas=(0.9, 0.98))]
-    if effort:
-        hidden = [weights["first"], weights["second"]]
-        optimizers.append(torch.optim.Muon(hidden, weight_decay=0.0))
-    steps = TUNING_STEPS * max(effort, 1)
-    for step in range(steps):
-        rate = (1 + math.cos(math.pi * step / steps)) / 2
-        for optimizer, full in zip(optimizers, (ADAM_RATE, TUNING_MUON_RATE), strict=False):
-            optimizer.param_groups[0]["lr"] = rate * full
-            optimizer.zero_grad(set_to_none=True)
-        x, y = every.batch(fitted, generator)
-        torch.autograd.backward(bits(_outputs(weights, x), y).mean())
-        for optimizer in optimizers:
-            optimizer.step()
-    x, y = every.features[fitted:].T, every.targets[fitted:].T
-    changes = {name: _whole_change(before[name], weights[name].detach(), name) for name in names}
-    after = {name: before[name] + changes[name] / SCALE for name in names}
-    with torch.no_grad():
-        saved = float((bits(_outputs(before, x), y) - bits(_outputs(after, x), y)).mean())
-    if saved * len(targets) * share < sum(_cost(change) for change in changes.values()):
-        return {}
-    return {name: torch.round(after[name] * SCALE).to(torch.int16).numpy() for name in names}
-
-
-def _outputs(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
+def outputs_of(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
     """What a network gives for features (n inputs), or only its last layer for what that reads."""
     x = features.float() / UNIT
     if "first" in weights:
@@ -439,21 +407,6 @@ def _outputs(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
         constant = torch.full_like(hidden[:1], lattice.CONSTANT / UNIT)
         x = torch.cat([(weights["second"] @ torch.cat([hidden, constant])).clamp(0, most), x])
     return weights["last"] @ x
-
-
-def _whole_change(before: Tensor, after: Tensor, name: str) -> Tensor:
-    """The change of a layer in whole units that its section can hold."""
-    shift = 0 if name == "last" else COARSE_SHIFT
-    change = torch.round((after - before) * SCALE / 2**shift) * 2**shift
-    least = (-LARGEST_WEIGHT - before * SCALE) / 2**shift
-    most = (LARGEST_WEIGHT - before * SCALE) / 2**shift
-    return torch.maximum(torch.minimum(change, most.floor() * 2**shift), least.ceil() * 2**shift)
-
-
-def _cost(change: Tensor) -> float:
-    """Bits that a layer's change takes."""
-    values = change.numpy().astype(np.int64).ravel() // (1 << COARSE_SHIFT if (change % 4 == 0).all() else 1)
-    return integers.cost(values, *integers.best_level(values))
 
 
 def _array(volume: Volume | npt.NDArray[Any]) -> npt.NDArray[Any]:

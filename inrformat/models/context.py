@@ -8,26 +8,39 @@ matrix products are exact, in any order, on every machine.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..coding import integers
+from ..coding import integers, lattice
 from ..coding.bank import FAMILIES
-from ..coding.lattice import CLASSES, EIGHTHS, RECIPROCAL, Context, Prediction, Span, Split, inputs, octaves
+from ..coding.lattice import (
+    CLASSES,
+    EIGHTHS,
+    FRACTION,
+    LARGEST_TAP,
+    RECIPROCAL,
+    Context,
+    Prediction,
+    Span,
+    Split,
+    inputs,
+    octaves,
+)
 from ..coding.mixtures import TAILS, tables_of
 from ..container.codes import fail
-from .integers import LARGEST_WEIGHT, PARTS, IntegerModel
+from .integers import LARGEST_WEIGHT, PARTS, IntegerModel, Weights
 
-FRACTION = 4
-"""Fractional bits of a predicted level."""
 NETWORKS = tuple((where, kind) for where in ("z", "y", "x", "coarse") for kind in range(len(CLASSES)))
 
 LAYERS = tuple(f"{where}.{kind}.{part}" for where, kind in NETWORKS for part in PARTS)
 """The tensors of a model, in the order in which TUNE changes them."""
 MOST_SHIFT = 8
+MOST_FINE = 4
 
 
 def network_of(split: Split, kind: int) -> int:
@@ -35,27 +48,70 @@ def network_of(split: Split, kind: int) -> int:
     return (split.axis if split.fine else 3) * len(CLASSES) + kind
 
 
+@dataclass(frozen=True)
+class Centre:
+    """How a network's centres are made in one volume (spec, "Linear predictors").
+
+    fine   the weights that make its first output, the centre, are in units of 1 / (512 2^fine).
+    taps   the weights of a linear predictor, which the network then corrects, for each of `lattice.taps`.
+    """
+
+    fine: int = 0
+    taps: tuple[int, ...] | None = None
+
+
 class ContextModel(IntegerModel):
-    """The networks of a context model, on a device; tensors "where.kind.layer", for each of `NETWORKS`."""
+    """The networks of a context model, on a device; tensors "where.kind.layer", for each of `NETWORKS`.
+
+    centres   of each network, in the volume that the model is used for.
+    """
 
     kind = "context"
     networks_of: ClassVar = {f"{where}.{kind}": inputs(kind) for where, kind in NETWORKS}
+    centres: tuple[Centre, ...] = (Centre(),) * len(NETWORKS)
+
+    def taps(self, split: Split, kind: int) -> Sequence[int] | None:
+        """The weights of the linear predictor of a class of a split, where it has one."""
+        return self.centres[network_of(split, kind)].taps
 
     def predict(self, context: Context, split: Split, kind: int, span: Span) -> Prediction:
         """The distributions of the points of a context (spec, "From outputs to distributions")."""
-        centre, spread, tails = self.networks[network_of(split, kind)].outputs(context.features).long()
-        return prediction(context, centre, spread, tails, span)
+        which = network_of(split, kind)
+        outputs = self.networks[which].outputs(context.features).long()
+        return prediction(context, outputs, self.centres[which].fine, span)
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds for a point, at most."""
+        return super().work + max(len(centre.taps or ()) for centre in self.centres)
+
+    def centred(self, centres: Sequence[Centre]) -> Self:
+        """The model as a volume with these centres begins with it: those it had are not kept."""
+        weights = dict(self.weights)
+        for (where, kind), centre in zip(NETWORKS, centres, strict=True):
+            last = weights[f"{where}.{kind}.last"].astype(np.int64)
+            last[0] = 0 if centre.taps is not None else last[0] << centre.fine
+            if np.abs(last).max() > LARGEST_WEIGHT:
+                raise fail("out-of-range", "weights are too large to be exact", section="PRED")
+            weights[f"{where}.{kind}.last"] = last.astype(np.int16)
+        self.check(weights, "PRED")
+        model = self.changed(weights)
+        model.centres = tuple(centres)
+        return model
+
+    def _like(self, weights: Weights, device: torch.device | str) -> Self:
+        model = super()._like(weights, device)
+        model.centres = self.centres
+        return model
 
 
-def prediction(
-    context: Context, centre: torch.Tensor, spread: torch.Tensor, tails: torch.Tensor, span: Span
-) -> Prediction:
-    """The integer rules that turn a network's three outputs into a centre, a table and low bits."""
-    device = centre.device
+def prediction(context: Context, outputs: torch.Tensor, fine: int, span: Span) -> Prediction:
+    """The integer rules that turn a network's three outputs (3, n) into a centre, a table and low bits."""
+    (centre, spread, tails), device = outputs, outputs.device
     reciprocal = torch.tensor(RECIPROCAL, device=device)[context.quarter]
     # outputs / 512 are units of 1/16 of a normalised difference's unit, 2^E / GAIN: 16ths of a level.
     shift = centre * reciprocal << context.exponent
-    sixteenths = (context.centre.long() << FRACTION) + (shift + (1 << 20) >> 21)
+    sixteenths = context.base + (shift + (1 << 20 + fine) >> 21 + fine)
     sixteenths = sixteenths.clamp_(0, span.greatest << FRACTION)
     whole = sixteenths + 8 >> FRACTION
     width = 8 * context.exponent + torch.tensor(EIGHTHS, device=device)[context.quarter] - octaves(span.step)
@@ -63,6 +119,49 @@ def prediction(
     heavy = (tails + (1 << 11) >> 12) + TAILS // 2
     table, bits = tables_of(width, heavy, sixteenths - (whole << FRACTION), span.step)
     return Prediction(whole, table, bits)
+
+
+def pack_centres(model: ContextModel) -> bytes:
+    """The section PRED: the centres of a model."""
+    kinds, values = [], []
+    for centre in model.centres:
+        taps = np.array(centre.taps or (), np.int64)
+        kinds.append((len(taps) > 0, centre.fine, *(integers.best_level(taps) if len(taps) else (0, 0))))
+        values.append(taps)
+    table = np.array(kinds, np.uint8)
+    return table.tobytes() + integers.encode(np.concatenate(values), *_kinds_of_taps(table))
+
+
+def apply_centres(model: ContextModel, data: bytes) -> ContextModel:
+    """The model with the centres of a section PRED; FormatError."""
+    end = 4 * len(NETWORKS)
+    if len(data) < end:
+        raise fail("network-truncated", "the section ends before its kinds do", section="PRED")
+    kinds = np.frombuffer(data, np.uint8, end).reshape(-1, 4)
+    if (kinds >= [2, MOST_FINE + 1, len(FAMILIES), integers.LEVELS]).any() or kinds[
+        kinds[:, 0] == 0, 2:
+    ].any():
+        raise fail("out-of-range", "a centre has an unknown kind, precision, family or level", section="PRED")
+    values = integers.decode(data[end:], *_kinds_of_taps(kinds), "PRED")
+    if len(values) and np.abs(values).max() > LARGEST_TAP:
+        raise fail("out-of-range", "a linear predictor's weights are too large to be exact", section="PRED")
+    centres, at = [], 0
+    for (_, kind), (has, fine, *_) in zip(NETWORKS, kinds.tolist(), strict=True):
+        count = len(lattice.taps(kind)) * has
+        centres.append(Centre(fine, tuple(values[at : at + count].tolist()) if has else None))
+        at += count
+    return model.centred(centres)
+
+
+def _kinds_of_taps(
+    kinds: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The level and the family of every tap's weight."""
+    counts = [
+        len(lattice.taps(kind)) * has for (_, kind), has in zip(NETWORKS, kinds[:, 0].tolist(), strict=True)
+    ]
+    families, levels = np.repeat(kinds[:, 2:].astype(np.int64), counts, axis=0).T
+    return levels, families
 
 
 def pack_changes(model: ContextModel, changed: ContextModel) -> bytes:

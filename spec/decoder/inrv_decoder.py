@@ -85,7 +85,7 @@ REQUIRED = {"HEAD": {"HEAD"}, "MODL": {"MODL", "TENS"}}
 LATTICE = {"LATT", "BIDX", "BRIX"}
 BASES = {"siren": {"SIRN"}, "latents": {"LATN", "LATD"}}
 OF_BASE = {"SIRN", "LATN", "LATD", "LATM"}
-CRITICAL = {"HEAD": {"HEAD", "SRMD", "CTXM", "TUNE", *LATTICE, *OF_BASE}, "MODL": {"MODL", "TENS"}}
+CRITICAL = {"HEAD": {"HEAD", "SRMD", "CTXM", "PRED", "TUNE", *LATTICE, *OF_BASE}, "MODL": {"MODL", "TENS"}}
 
 
 @cache
@@ -145,7 +145,7 @@ def read_container(data: bytes, first: str, limits: Limits) -> dict[str, bytes]:
     for name in names:
         need(name in CRITICAL[first] or name[0].islower(), "unknown-critical-section", name)
     need(set(names) >= REQUIRED[first], "missing-section")
-    need(set(names) >= LATTICE or not {"CTXM", "TUNE", *LATTICE} & set(names), "missing-section")
+    need(set(names) >= LATTICE or not {"CTXM", "PRED", "TUNE", *LATTICE} & set(names), "missing-section")
     sections = {name: data[start : start + size] for name, _, start, size in entries}
     for name, crc, _, _ in entries:
         need(crc32c(sections[name]) == crc, "bad-section-crc", name)
@@ -690,6 +690,28 @@ def check_weights(tensors: dict[str, Floats]) -> None:
         need(abs(tensor).sum(axis=1).max() * 127 < 2**24, "out-of-range", "too large")
 
 
+def centred(model: Model, section: bytes | None) -> tuple[Model, list[lattice.Centre]]:
+    """The context model as the section PRED leaves it, and the centres of its networks."""
+    networks = list(INTEGER["context"])
+    if section is None:
+        return model, [lattice.Centre(0, None)] * len(networks)
+    need(len(section) >= 64, "network-truncated", "PRED")
+    entries, groups = [section[i : i + 4] for i in range(0, 64, 4)], []
+    for number, (has, fine, family, level) in enumerate(entries):
+        need(has < 2 and fine < 5 and family < 2 and level < 93, "out-of-range", "PRED")
+        need(has == 1 or family == level == 0, "out-of-range", "PRED")
+        groups.append((len(lattice.taps(number % 4)) * has, family, level))
+    weights, tensors, centres = decode_integers(section[64:], groups), dict(model.tensors), []
+    for name, (has, fine, *_), values in zip(networks, entries, weights, strict=True):
+        need(not values.size or abs(values).max() <= 32767, "out-of-range", "PRED")
+        last = tensors[f"{name}.last"].copy()
+        last[0] *= 0 if has else 2**fine
+        tensors[f"{name}.last"] = last
+        centres.append(lattice.Centre(fine, values if has else None))
+    check_weights(tensors)
+    return Model(model.kind, model.config, tensors, model.sha256), centres
+
+
 def tuned(model: Model, section: bytes | None) -> Model:
     """The context model with what the section TUNE adds to its weights."""
     if section is None:
@@ -795,7 +817,7 @@ def detail(x: Floats, header: Header, model: Model, limits: Limits) -> Floats:
 
 @dataclass(frozen=True)
 class Bricks:
-    """The sections LATT, CTXM, TUNE, BIDX and BRIX; a brick with a wrong CRC has no bytes."""
+    """The sections LATT, CTXM, PRED, TUNE, BIDX and BRIX; a brick with a wrong CRC has no bytes."""
 
     error: int
     runs: list[list[int]] | None
@@ -805,7 +827,7 @@ class Bricks:
     counts: Shape
     reference: Map
     context: Model | None
-    tune: bytes | None
+    own: tuple[bytes | None, bytes | None]
     codes: list[bytes]
 
 
@@ -854,33 +876,38 @@ def read_bricks(sections: dict[str, bytes], header: Header, limits: Limits) -> B
         codes.append(code if crc32c(code) == crc else b"")
         start += size
 
-    context = None
+    context, own = None, (sections.get("PRED"), sections.get("TUNE"))
     if "CTXM" in sections:
         digest = hashlib.sha256(sections["CTXM"]).digest()
         need(record["model"]["sha256"] == digest, "model-hash-mismatch")
         context = read_model(sections["CTXM"], limits)
-        check_context(context, record["model"], sections.get("TUNE"), header, limits)
-    tune = sections.get("TUNE")
-    return Bricks(error, runs, grid, greatest, order, counts, record["model"], context, tune, codes)
+        check_context(context, record["model"], own, header, limits)
+    return Bricks(error, runs, grid, greatest, order, counts, record["model"], context, own, codes)
 
 
 def check_context(
-    context: Model, reference: Map, tune: bytes | None, header: Header, limits: Limits
-) -> list[lattice.Network]:
-    """The networks of a context model, which must be the one that the file names."""
+    context: Model,
+    reference: Map,
+    own: tuple[bytes | None, bytes | None],
+    header: Header,
+    limits: Limits,
+) -> tuple[list[lattice.Network], list[lattice.Centre]]:
+    """The networks of a context model, which must be the one that the file names, and their centres."""
     need(context.sha256 == reference["sha256"], "model-hash-mismatch")
     need(context.kind == "context", "model-mismatch", context.kind)
-    return networks_of(tuned(context, tune), math.prod(header.shape), limits)
+    model, centres = centred(context, own[0])
+    taps = max(0 if centre.taps is None else len(centre.taps) for centre in centres)
+    return networks_of(tuned(model, own[1]), math.prod(header.shape), limits, taps), centres
 
 
-def networks_of(model: Model, points: int, limits: Limits) -> list[lattice.Network]:
+def networks_of(model: Model, points: int, limits: Limits, taps: int = 0) -> list[lattice.Network]:
     """The networks of a model of whole numbers, which is to predict so many points."""
     tensors = model.tensors
     networks = [
         (tensors[f"{name}.first"], tensors[f"{name}.second"], tensors[f"{name}.last"])
         for name in INTEGER[model.kind]
     ]
-    work = max(sum(layer.size for layer in layers) for layers in networks) * points
+    work = (max(sum(layer.size for layer in layers) for layers in networks) + taps) * points
     need(work <= limits.max_work, "too-much-work")
     return networks
 
@@ -900,8 +927,8 @@ def decode_bricks(file: File, context: Model | None) -> NDArray[Any]:
     context = bricks.context or context
     if context is None:
         raise ModelNotFound(f"{bricks.reference['name']}, SHA-256 {bricks.reference['sha256'].hex()}")
-    networks = check_context(context, bricks.reference, bricks.tune, header, file.limits)
-    plan = lattice.Plan(bricks.greatest, bricks.error, bricks.order, networks)
+    networks, centres = check_context(context, bricks.reference, bricks.own, header, file.limits)
+    plan = lattice.Plan(bricks.greatest, bricks.error, bricks.order, networks, centres)
     out = np.empty(header.shape, f"<{header.dtype}")
     for code, place in zip(bricks.codes, np.ndindex(*bricks.counts), strict=True):
         box = tuple(

@@ -37,6 +37,14 @@ class Damaged(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
+class Centre:
+    """A network's f, and the weights of its linear predictor, where it has one."""
+
+    fine: int
+    taps: Ints | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What all bricks of a volume share; the networks are in the order (z, y, x, coarse) by class."""
 
@@ -44,6 +52,7 @@ class Plan:
     error: int
     order: Sequence[int]
     networks: Sequence[Network]
+    centres: Sequence[Centre]
 
     @property
     def step(self) -> int:
@@ -95,12 +104,23 @@ def reach(width: int) -> int:
 @cache
 def neighbours(kind: int) -> tuple[Offset, ...]:
     """The offsets (b, c, a) that a class is predicted from."""
+    return known_within(kind, FARTHEST[kind])
+
+
+@cache
+def taps(kind: int) -> tuple[Offset, ...]:
+    """The offsets (b, c, a) that a linear predictor of a class weighs."""
+    return known_within(kind, 16)
+
+
+def known_within(kind: int, squared: int) -> tuple[Offset, ...]:
+    """The offsets of what is known before a class, up to a squared distance, in lexicographic order."""
     pb, pc = CLASSES[kind]
     known = [((qb - pb) % 2, (qc - pc) % 2) for qb, qc in CLASSES[:kind]]
     return tuple(
         (b, c, a)
-        for b, c, a in product(range(-3, 4), repeat=3)
-        if b * b + c * c + a * a <= FARTHEST[kind] and (a % 2 == 1 or (b % 2, c % 2) in known)
+        for b, c, a in product(range(-4, 5), repeat=3)
+        if b * b + c * c + a * a <= squared and (a % 2 == 1 or (b % 2, c % 2) in known)
     )
 
 
@@ -111,16 +131,18 @@ def octaves(step: int) -> int:
 
 @dataclass(frozen=True)
 class Context:
-    """What n points are predicted from: inputs (m, n); centre, E and q (n)."""
+    """What n points are predicted from: inputs (m, n); base, E and q (n)."""
 
     inputs: Ints
-    centre: Ints
+    base: Ints
     exponent: Ints
     quarter: Ints
 
 
-def context(grid: Ints, points: Ints, kind: int, axis: int, stride: int, plan: Plan) -> Context:
-    """The context of some points (3, n) of a class in a grid (b, c, a)."""
+def context(
+    grid: Ints, points: Ints, kind: int, axis: int, stride: int, plan: Plan, weights: Ints | None
+) -> Context:
+    """The context of some points (3, n) of a class in a grid (b, c, a); weights of a linear predictor."""
     last = np.array(grid.shape)[:, None] - 1
 
     def at(offset: Offset) -> Ints:
@@ -146,7 +168,11 @@ def context(grid: Ints, points: Ints, kind: int, axis: int, stride: int, plan: P
     further[2] = centre >> max(0, plan.greatest.bit_length() - 7)
     further[3] = 16 * (stride.bit_length() - 1)
     further[4], further[5] = 64 * (axis == 0), 64 * (axis == 1)
-    return Context(np.concatenate([scaled, further]), centre, exponent, quarter)
+    base = 16 * centre
+    if weights is not None:
+        pairs = zip(weights, taps(kind), strict=True)
+        base += sum(weight * (at(tap) - centre) for weight, tap in pairs) + 128 >> 8
+    return Context(np.concatenate([scaled, further]), base, exponent, quarter)
 
 
 def outputs(network: Network, inputs: Ints) -> Ints:
@@ -158,10 +184,10 @@ def outputs(network: Network, inputs: Ints) -> Ints:
     return np.asarray(last @ np.concatenate([h, x]), np.int64)
 
 
-def distributions(found: Context, out: Ints, plan: Plan) -> tuple[Ints, Ints, Ints]:
+def distributions(found: Context, out: Ints, fine: int, plan: Plan) -> tuple[Ints, Ints, Ints]:
     """The level, the row of the mixtures and the number of low bits of each point."""
     shift = out[0] * RECIPROCAL[found.quarter] << found.exponent
-    sixteenths = (16 * found.centre + (shift + 2**20 >> 21)).clip(0, 16 * plan.greatest)
+    sixteenths = (found.base + (shift + 2 ** (20 + fine) >> 21 + fine)).clip(0, 16 * plan.greatest)
     level = sixteenths + 8 >> 4
     width = 8 * found.exponent + EIGHTHS[found.quarter] - octaves(plan.step) + (out[1] + 256 >> 9)
     return level, *rows(sixteenths - 16 * level, width, out[2], plan.step)
@@ -315,13 +341,15 @@ def decode_split(view: Ints, axis: int, strides: Sequence[int], source: Source, 
         target = grid[pb::2, pc::2, 1::2]
         if not target.size:
             continue
-        network = plan.networks[4 * (axis if fine else 3) + kind]
+        which = 4 * (axis if fine else 3) + kind
+        network, centre = plan.networks[which], plan.centres[which]
         places = np.stack(np.unravel_index(np.arange(target.size), target.shape))
         places = 2 * places + np.array([pb, pc, 1])[:, None]
         made = []
         for start in range(0, target.size, POINTS):
-            found = context(grid, places[:, start : start + POINTS], kind, axis, strides[axis], plan)
-            made.append(distributions(found, outputs(network, found.inputs), plan))
+            some = places[:, start : start + POINTS]
+            found = context(grid, some, kind, axis, strides[axis], plan, centre.taps)
+            made.append(distributions(found, outputs(network, found.inputs), centre.fine, plan))
         level, rows, bits = (np.concatenate(part) for part in zip(*made, strict=True))
         values = (level + source.residuals(level, rows, bits, plan.step) * plan.step).clip(0, plan.greatest)
         target[:] = values.reshape(target.shape)

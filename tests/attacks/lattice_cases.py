@@ -35,6 +35,7 @@ VECTORS = {
     "no-LATT": "an index and bricks without the record that explains them",
     "no-BIDX": "bricks without an index",
     "no-BRIX": "an index without bricks",
+    "pred-alone": "linear predictors, but no bricks",
     "tune-alone": "changes to a model, but no bricks",
     "brick-large": "a brick of more voxels than the caller allows",
     "bricks-0": "an axis cut into no bricks",
@@ -85,6 +86,21 @@ VECTORS = {
     "tensor-flat": "a layer with one axis",
     "hidden-1025": "a hidden layer of 1025 rows",
     "work": "more work than the caller allows",
+    "pred-empty": "linear predictors of no bytes",
+    "pred-short": "linear predictors that end before their kinds do",
+    "pred-kind": "a centre of a kind that there is not",
+    "pred-fine": "a centre that is five bits finer",
+    "pred-family": "a linear predictor of a family that the bank does not have",
+    "pred-level": "a linear predictor of a level that the bank does not have",
+    "pred-family-of-none": "a family, but no linear predictor",
+    "pred-level-of-none": "a level, but no linear predictor",
+    "pred-cut": "a linear predictor whose code is cut short",
+    "pred-appended": "linear predictors with a word too many",
+    "pred-tap-32768": "a tap whose weight is too large",
+    "pred-tap-minus-32768": "a tap whose weight is too far below zero",
+    "pred-weight-2048": "a centre so fine that its weights are too large",
+    "pred-weights-sum": "a centre so fine that its row's sum reaches 2^24",
+    "pred-work": "more work, with a linear predictor, than the caller allows",
     "tune-empty": "changes of no bytes",
     "tune-short": "changes that end before their levels do",
     "tune-family": "changes of a family that the bank does not have",
@@ -196,9 +212,9 @@ file(
 )
 
 
-def with_model(data: bytes, tune: bytes | None = None) -> bytes:
+def with_model(data: bytes, **own: bytes) -> bytes:
     reference = {**GOOD.latt["model"], "sha256": hashlib.sha256(data).digest()}
-    return replace(GOOD, model=data, latt={**GOOD.latt, "model": reference}, tune=tune).file()
+    return replace(GOOD, model=data, latt={**GOOD.latt, "model": reference}, **own).file()
 
 
 def tall() -> bytes:
@@ -217,7 +233,13 @@ file(
     "tune-low-bits",
     "rans-truncated",
     "changes of 16 low bits each, none there",
-    with_model(lattice.TINY, b"\0\x5c\0" * 48 + b"\0\0\1\0" * 8),
+    with_model(lattice.TINY, tune=b"\0\x5c\0" * 48 + b"\0\0\1\0" * 8),
+)
+file(
+    "pred-low-bits",
+    "rans-truncated",
+    "linear predictors of 16 low bits a weight, none there",
+    with_model(lattice.TINY, pred=b"\1\0\0\x5c" * 16 + b"\0\0\1\0" * 2),
 )
 
 
@@ -239,11 +261,13 @@ def damaged_bricks(change: Callable[[bytes, int], bytes]) -> list[bytes]:
 
 
 def flips() -> list[bytes]:
-    """A bit of every byte of a file's LATT, TUNE, BIDX and BRIX, one at a time, behind right checksums."""
-    same = lattice.pack_changes(base := lattice.load_context(lattice.TINY), base)
-    sections, result = replace(small(), tune=same).sections(), []
+    """A bit of every byte of a file's LATT, PRED, TUNE, BIDX and BRIX, one at a time, behind right checksums."""
+    base = lattice.load_context(lattice.TINY)
+    base = base.centred([*base.centres[:-1], lattice.Centre(1, (9,) * 224)])
+    own = {"tune": lattice.pack_changes(base, base), "pred": lattice.pack_centres(base)}
+    sections, result = replace(small(), **own).sections(), []
     for number, (name, body) in enumerate(sections):
-        if name not in ("LATT", "TUNE", "BIDX", "BRIX"):
+        if name not in ("LATT", "PRED", "TUNE", "BIDX", "BRIX"):
             continue
         for at in range(len(body)):
             changed = bytearray(body)
