@@ -422,6 +422,9 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
 
     base = load_context(TINY)
     _bad_centres(model, base)
+    centres = some_centres(40, 1000)
+    file = parts(picture((6, 7, 9), "i2", 12, share=0.01), good.siren, centres=centres).file()
+    add("lattice-pred-work", "too-much-work", file, max_work=6 * 7 * 9 * base.centred(centres).work - 1)
     same = pack_changes(base, base)
     model("tune-empty", "network-truncated", TINY, b"")
     model("tune-short", "network-truncated", TINY, same[:143])
@@ -441,8 +444,8 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
 
 
 def _bad_centres(model: Callable[..., None], base: ContextModel) -> None:
-    def pred(name: str, code: str, data: bytes, file: bytes = TINY, **limits: int) -> None:
-        model(f"pred-{name}", code, file, pred=data, **limits)
+    def pred(name: str, code: str, data: bytes, file: bytes = TINY) -> None:
+        model(f"pred-{name}", code, file, pred=data)
 
     def packed(*taps: int) -> bytes:
         """The section with one linear predictor, the first network's; all weights are 0 but the first few."""
@@ -468,8 +471,6 @@ def _bad_centres(model: Callable[..., None], base: ContextModel) -> None:
     sums = random_weights(39)
     sums["x.3.last"][0] = 412
     pred("weights-sum", "out-of-range", _four_times(good), model_file(sums))
-    weights = max(sum(base.weights[f"x.3.{layer}"].size for layer in ("first", "second", "last")), 1)
-    pred("work", "too-much-work", good, max_work=6 * 7 * 9 * (weights + 131))
 
 
 def _four_times(pred: bytes) -> bytes:

@@ -37,7 +37,7 @@ class Preset:
 
     base     what holds the LR grid: "latents", or "siren".
     projections   how often the LR grid of latents is corrected for its error at full size; see `projected`.
-    tuning   how much of a lossless or bounded file's context model is fitted to the volume; see fit.context.
+    tuning   how much of a lossless or bounded file's context model is fitted to the volume; see fit.tuning.
     """
 
     settings: FitSettings
