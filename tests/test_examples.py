@@ -140,3 +140,15 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
         nested = [v for v in document.values() if isinstance(v, dict) and v]
         for key in {*document, *(k for v in nested for k in v)}:
             assert f"`{key}`" in README, f"{key} of {command} is not in the README"
+
+
+@pytest.mark.parametrize("name", ["archive", "curves", "curves_table", "lossless", "train_latents", "weights"])
+def test_the_benchmarks_start(name, monkeypatch, capsys):
+    """They import what there is: that they run through is seen when they are run."""
+    folder = ROOT / "benchmarks"
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert "usage" in capsys.readouterr().out

@@ -151,6 +151,8 @@ class _Problem:
     seen     what the network reads of them, and what came.
     hidden   (n, inputs of the last layer) int8: the same for the last layer alone.
     points   how many there are of them in the volume.
+
+    The points are in no order: a fit may take them one after another.
     """
 
     network: Network
@@ -158,7 +160,6 @@ class _Problem:
     seen: Seen
     hidden: Tensor
     points: float
-    seed: int
 
     def layer(self, name: str) -> Tensor:
         """A layer before the fit, in whole units."""
@@ -180,9 +181,8 @@ class _Problem:
 
     def fit(self, names: Sequence[str], steps: int, rates: Sequence[float]) -> _Fitted:
         """Fit some layers, the last one or all; rates are Adam's, for the last, and Muon's."""
-        generator = torch.Generator().manual_seed(self.seed)
         features = self.hidden if len(names) == 1 else self.seen.features
-        every = Seen(features, self.seen.targets)
+        targets = self.seen.targets
         weights = {name: torch.nn.Parameter(self.layer(name) / self.units(name)) for name in names}
         optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam([weights["last"]], betas=(0.9, 0.98))]
         if len(names) > 1:
@@ -193,7 +193,8 @@ class _Problem:
             for optimizer, full in zip(optimizers, rates, strict=False):
                 optimizer.param_groups[0]["lr"] = rate * full
                 optimizer.zero_grad(set_to_none=True)
-            x, y = every.batch(self._fitted, generator)
+            first = step * BATCH % max(1, self._fitted - BATCH)
+            x, y = (part[first : min(first + BATCH, self._fitted)].T for part in (features, targets))
             torch.autograd.backward(bits(outputs_of(weights, x), y).mean())
             for optimizer in optimizers:
                 optimizer.step()
@@ -248,11 +249,11 @@ def _refit(
         [network.before_last(x.T.float()).T.to(torch.int8) for x in torch.split(features, BATCH)]
     )
     points, fine = len(targets) * share, _finest(network.last[0])
-    problems = [_Problem(network, Centre(fine), Seen(features, targets), hidden, points, seed)]
+    problems = [_Problem(network, Centre(fine), Seen(features, targets), hidden, points)]
     if taps is not None:
         corrected = targets - linear[order, None] * torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
         seen = Seen(features, corrected)
-        problems.append(_Problem(network, Centre(fine, taps), seen, hidden, points, seed))
+        problems.append(_Problem(network, Centre(fine, taps), seen, hidden, points))
     fits = [problem.fit(("last",), STEPS, [LAST_RATE]) for problem in problems]
     best = min(range(len(fits)), key=lambda i: fits[i].bits)
     candidates = [problems[0].untouched(), fits[best]]
