@@ -142,7 +142,9 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
             assert f"`{key}`" in README, f"{key} of {command} is not in the README"
 
 
-@pytest.mark.parametrize("name", ["archive", "curves", "curves_table", "lossless", "train_latents", "weights"])
+@pytest.mark.parametrize(
+    "name", ["archive", "curves", "curves_table", "lossless", "train_latents", "weights"]
+)
 def test_the_benchmarks_start(name, monkeypatch, capsys):
     """They import what there is: that they run through is seen when they are run."""
     folder = ROOT / "benchmarks"

@@ -116,19 +116,23 @@ def _predictors(pieces: Sequence[dict[int, npt.NDArray[np.float64]]]) -> dict[in
     return result
 
 
-def _seen(looks: Looks, taps: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[Seen, Tensor]]:
-    """By network: what it saw, and what its linear predictor adds to the centre there, in levels."""
-    result: dict[int, tuple[Seen, Tensor]] = {}
+_Found = tuple[Seen, Tensor, int]
+"""What a network saw, what its linear predictor adds to the centre there in levels, of how many points."""
+
+
+def _seen(looks: Looks, taps: Mapping[int, tuple[int, ...]]) -> dict[int, _Found]:
+    """By network: what it saw of a piece."""
+    result: dict[int, _Found] = {}
     for at in looks:
         linear = torch.zeros(len(at.keep))
         if at.network in taps:
             linear = at.linear(taps[at.network])
         seen = Seen.of(at.context, at.context.features, at.values, at.span.step, at.keep)
-        found = result.get(at.network)  # a network of the coarse lattices has many classes of a piece
-        if found is not None:
-            seen = Seen.joined([found[0], seen])
-            linear = torch.cat([found[1], linear])
-        result[at.network] = seen, linear
+        count = len(at.values)
+        if at.network in result:  # a network of the coarse lattices has many classes of a piece
+            before, added, points = result[at.network]
+            seen, linear, count = Seen.joined([before, seen]), torch.cat([added, linear]), points + count
+        result[at.network] = seen, linear, count
     return result
 
 
@@ -176,8 +180,8 @@ class _Problem:
 
     def untouched(self) -> _Fitted:
         """The network as it is; a centre without taps is then no finer than it was."""
-        bits = self._bits({"last": self.layer("last") / self.units("last")}, self.hidden)
-        return _Fitted(Centre(), {}, bits)
+        taken = self._bits({"last": self.layer("last") / self.units("last")}, self.hidden)
+        return _Fitted(Centre(), {}, taken)
 
     def fit(self, names: Sequence[str], steps: int, rates: Sequence[float]) -> _Fitted:
         """Fit some layers, the last one or all; rates are Adam's, for the last, and Muon's."""
@@ -234,7 +238,7 @@ def _step(name: str) -> int:
 def _refit(
     network: Network,
     taps: tuple[int, ...] | None,
-    found: Sequence[tuple[Seen, Tensor]],
+    found: Sequence[_Found],
     share: float,
     seed: int,
     effort: int,
@@ -242,13 +246,14 @@ def _refit(
     """What of its own makes a network take the fewest bits in all."""
     if not found:
         return _Fitted(Centre(), {}, 0.0)
-    seen, linear = Seen.joined([seen for seen, _ in found]), torch.cat([values for _, values in found])
+    seen = Seen.joined([seen for seen, _, _ in found])
+    linear = torch.cat([added for _, added, _ in found])
     order = torch.randperm(len(linear), generator=torch.Generator().manual_seed(seed))
     features, targets = seen.features[order], seen.targets[order]
     hidden = torch.cat(
         [network.before_last(x.T.float()).T.to(torch.int8) for x in torch.split(features, BATCH)]
     )
-    points, fine = len(targets) * share, _finest(network.last[0])
+    points, fine = share * sum(count for _, _, count in found), _finest(network.last[0])
     problems = [_Problem(network, Centre(fine), Seen(features, targets), hidden, points)]
     if taps is not None:
         corrected = targets - linear[order, None] * torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
@@ -264,5 +269,6 @@ def _refit(
 
 def _finest(row: Tensor) -> int:
     """By how many bits the weights of a centre may be finer: they are bounded, and fits need room."""
-    room = min(LARGEST_WEIGHT / float(row.abs().max()), EXACT / lattice.GREATEST / 2 / float(row.abs().sum()))
+    largest, total = max(1.0, float(row.abs().max())), max(1.0, float(row.abs().sum()))
+    room = min(LARGEST_WEIGHT / largest, EXACT / lattice.GREATEST / 2 / total)
     return max(0, min(FINE, math.floor(math.log2(room))))
