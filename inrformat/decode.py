@@ -18,6 +18,7 @@ from .container.headers import (
     LatentHeader,
     LatticeHeader,
     Measured,
+    ModelReference,
     Provenance,
     VolumeHeader,
 )
@@ -105,7 +106,8 @@ class File:
         self._lattice: LatticeHeader | None = None
         self._device_name, self._models = device, models
         self._evaluator: Any = None
-        self._model = model
+        self._model: SRModel | None = None
+        self._named = model
         self._codes = codes
         self._reader = Reader(source, limits)
         try:
@@ -115,8 +117,10 @@ class File:
             self._check_parts()
             self.header = VolumeHeader.unpack(self._reader.read("HEAD"), limits)
             self._check_base()
-            if self.header.sr is None and self._reader.has("SRMD"):
-                raise fail("model-hash-mismatch", "a model that the header does not name", section="SRMD")
+            for section in ("SRMD", "SRTU") if self.header.sr is None else ():
+                if self._reader.has(section):
+                    message = "of a model that the header does not name"
+                    raise fail("model-hash-mismatch", message, section=section)
             self.measured = self._record("meas", Measured)
             self.provenance = self._record("prov", Provenance)
         except BaseException:
@@ -275,19 +279,26 @@ class File:
         if self.header.sr is None or not self.use_sr:
             return None
         if self._model is None:
-            from .models import registry
+            from .models import sr_changes
 
-            if self._reader.has("SRMD"):
-                data = self._reader.read("SRMD")
-                self.header.sr.check(data, "SRMD")
-                model = registry.load_model(data, self.limits)
-            else:
-                model = registry.find_model(self.header.sr, self._models, self.limits)
+            model = self._named if self._named is not None else self._find_model(self.header.sr)
             if not model.supports(self.header.factors):
                 raise fail("model-mismatch", "the model does not do these factors", section="HEAD")
             self._check_effort(model)
+            if self._reader.has(sr_changes.SECTION):
+                model = sr_changes.apply(model, self._reader.read(sr_changes.SECTION))
             self._model = model.to(self.device)
         return self._model
+
+    def _find_model(self, reference: ModelReference) -> SRModel:
+        """The model as its own file has it."""
+        from .models import registry
+
+        if not self._reader.has("SRMD"):
+            return registry.find_model(reference, self._models, self.limits)
+        data = self._reader.read("SRMD")
+        reference.check(data, "SRMD")
+        return registry.load_model(data, self.limits)
 
     @property
     def bounded(self) -> bool:

@@ -41,6 +41,8 @@ OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
 ERROR_GROWTH = 0.3
 """A finer grid of the same bytes is expected to be coded worse: by this power of its points."""
+MISSED = 0.01
+"""By which share of its bytes a file may miss them before its grid is coded once more."""
 TUNED_VOXELS = 1 << 19
 """Smaller volumes take the context model as it is."""
 
@@ -129,11 +131,12 @@ def _prepare(volume: Any, fill: float | None) -> Volume:
 
 
 def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> Attempt:
-    """The grid of that many bytes that promises the least error at full size."""
+    """The grid of that many bytes that promises the least error at full size, and a model adapted to it."""
     from .fit.latents import FIRST_STEP
     from .fit.plan import WORTHWHILE
 
     best: Attempt | None = None
+    found: tuple[Grid, float] | None = None
     step, coding, points = FIRST_STEP, 0.0, 1
     for grid in job.grids(factors):
         finer = math.prod(grid.lr_shape) / points
@@ -148,9 +151,19 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
             best = None  # that grid has not room for as many bytes
         coding, points = attempt.error - grid.loss, math.prod(grid.lr_shape)
         if best is None or attempt.error < best.error:
-            best = attempt
-    assert best is not None
-    return best
+            best, found = attempt, (grid, step)
+    assert best is not None and found is not None
+    return _adapted(job, best, *found, size, bar)
+
+
+def _adapted(job: Job, attempt: Attempt, grid: Grid, step: float, size: float, bar: Bar) -> Attempt:
+    """With a model adapted to it, and so many fewer bytes for the grid."""
+    adapted = job.adapted(attempt, size, bar)
+    if not _close(attempt.size, size) or abs(adapted.size / size - 1) <= MISSED:
+        return adapted
+    with bar.stage("coding"):
+        _, attempt = grid.of_size(size - len(adapted.changes), step)
+    return replace(attempt, changes=adapted.changes)
 
 
 def _close(size: float, target: float) -> bool:
@@ -174,6 +187,7 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
     if not found:
         raise EncodeError(f"a PSNR of {target:g} dB was not reached with the factors {factors}")
     attempt, grid = min(found, key=lambda pair: pair[0].size)
+    attempt = job.adapted(attempt, attempt.size, bar)
     wanted = aim
     for _ in range(MOST_FITS):
         with bar.stage("measuring"):
@@ -183,7 +197,7 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
         wanted *= aim / max(10 ** (-reached / 10), aim / 8)
         within = max(wanted - grid.loss, 0.02 * wanted)
         step = step_for(grid.analysis.error, within * scale, ERROR_EXPONENT, FIRST_STEP)
-        attempt = grid.attempt(step)
+        attempt = replace(grid.attempt(step), changes=attempt.changes)
     return job.finish(attempt, Promise("psnr", target), bar)
 
 
@@ -209,7 +223,7 @@ def _overhead(job: Job) -> int:
     """Bytes of a file apart from its base network."""
     from .fit.train import flat
 
-    model = job.model
+    model = job.models.get(True)
     measured = Measured(50.5, 1.5, 50.5, 50.5, 0.5, 1.5, 1.5, 300, 50.5, Promise("ratio", 1.5))
     attempt: Attempt = Fitted.of((1, 1, 1), flat())
     if job.latents:

@@ -47,6 +47,8 @@ SKETCH_VOXELS = 1 << 18
 """A lossless or bounded file of fewer voxels has no base network to speak of."""
 SKETCH_BYTES, SKETCH_RATIO = 4000, 2000
 """Bytes of such a file's base network, at most; and the raw bytes over them, at least."""
+LEAST_ADAPTED = 6000
+"""In files of fewer bytes there is no room for changes to a model."""
 SKETCH_STEPS = 300
 
 
@@ -65,6 +67,7 @@ class Attempt:
     base      the kind of what holds it, and `sections` its bytes.
     codes     what it decodes to, where that is known.
     error     the mean squared error that is expected at full size, in units of the range.
+    changes   the section SRTU: what it changes in the super-resolution model; empty: nothing.
     """
 
     factors: Shape
@@ -72,11 +75,12 @@ class Attempt:
     sections: tuple[tuple[str, bytes], ...]
     codes: torch.Tensor | None = None
     error: float = 0.0
+    changes: bytes = b""
 
     @property
     def size(self) -> int:
-        """Bytes of what holds the grid."""
-        return sum(len(data) for _, data in self.sections)
+        """Bytes of what holds the grid, and of what the volume changes in a model."""
+        return sum(len(data) for _, data in self.sections) + len(self.changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,9 @@ class Fitted(Attempt):
 
 class Job:
     """One volume on its way into a file."""
+
+    models: dict[bool, SRModel]
+    """Super-resolution, by whether the grid is smaller than the volume: if not, it restores what coding did."""
 
     def __init__(
         self,
@@ -115,8 +122,10 @@ class Job:
         if isinstance(sr, str):
             if sr != "auto":
                 raise UsageError(f"sr= is a model, None or 'auto', not {sr!r}")
-            sr = registry.default_model()
-        self.model = sr.to(device) if sr is not None else None
+            enlarging, restoring = registry.default_model(), registry.default_restorer()
+            self.models = {True: enlarging.to(device), False: restoring.to(device)}
+        else:
+            self.models = {} if sr is None else dict.fromkeys((True, False), sr.to(device))
         self.bricks: list[tuple[str, bytes]] = []
 
     @property
@@ -141,7 +150,7 @@ class Job:
         if factors is None:
             with bar.stage("choosing the grid") as report:
                 factors = plan.choose_factors(
-                    data, span, settings, self.model, self.device, least_psnr, report
+                    data, span, settings, self.models.get(True), self.device, least_psnr, report
                 )
         with bar.stage("fitting") as report:
             grid = plan.normalised_grid(data, span, factors, self.device)
@@ -184,6 +193,8 @@ class Job:
 
     def build(self, attempt: Attempt, model: SRModel | None, measured: Measured | None) -> bytes:
         """The bytes of a file."""
+        from .models.sr_changes import SECTION
+
         volume, steps = self.volume, attempt.fit.steps if isinstance(attempt, Fitted) else 0
         header = VolumeHeader(
             shape=volume.shape,
@@ -208,6 +219,8 @@ class Job:
         sections = [("HEAD", header.pack()), *attempt.sections, *self.bricks]
         if model is not None and self.embed_sr:
             sections.append(("SRMD", model.file or b""))
+        if model is not None and attempt.changes:
+            sections.append((SECTION, attempt.changes))
         metadata = {key: value for key, value in volume.metadata.items() if key != "lossy"}
         if metadata:
             sections.append(("meta", pack_metadata(metadata)))
@@ -230,8 +243,23 @@ class Job:
         return default_latents().to(self.device)
 
     def supported_model(self, factors: Shape) -> SRModel | None:
-        """The super-resolution model, if it does the factors."""
-        return self.model if self.model is not None and self.model.supports(factors) else None
+        """The super-resolution model that does the factors, if there is one."""
+        model = self.models.get(max(factors) > 1)
+        return model if model is not None and model.supports(factors) else None
+
+    def adapted(self, attempt: Attempt, size: float, bar: Bar) -> Attempt:
+        """With a super-resolution model that was fitted to the volume, if the preset and `size` bytes allow it."""
+        from .fit import sr_tuning
+
+        model = self.supported_model(attempt.factors)
+        if model is None or model.whole_slices or not self.preset.adapting or size < LEAST_ADAPTED:
+            return attempt
+        with bar.stage("adapting"):
+            with self.open(attempt, None) as file:
+                lr = file.codes().to(self.device).float() / (1 << base_network.CODE_BITS)
+            target = sr_tuning.Target(lr, attempt.factors, self.volume.data, self.span, size)
+            changes = sr_tuning.tune(model, target, self.preset.adapting, self.settings.seed, bar.set)
+        return replace(attempt, changes=changes)
 
     def best_model(self, attempt: Attempt) -> SRModel | None:
         """The super-resolution model, if it beats Lanczos on a sample of slabs."""
@@ -299,10 +327,9 @@ class Grid:
         from .fit.plan import resampling_loss
 
         job = self.job
-        if max(self.factors) == 1:
-            return 0.0
         rounds = job.preset.projections
-        return resampling_loss(job.volume.data, job.span, self.factors, job.model, job.device, rounds)
+        model = job.supported_model(self.factors)
+        return resampling_loss(job.volume.data, job.span, self.factors, model, job.device, rounds)
 
     @cached_property
     def codes(self) -> torch.Tensor:

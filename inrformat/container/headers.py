@@ -23,7 +23,7 @@ from .fields import NAME, Fields
 from .limits import DEFAULT_LIMITS, Limits
 
 VOLUME_CRITICAL = (
-    *("HEAD", "SIRN", "SRMD", "LATN", "LATD", "LATM"),
+    *("HEAD", "SIRN", "SRMD", "SRTU", "LATN", "LATD", "LATM"),
     *("LATT", "CTXM", "PRED", "TUNE", "BIDX", "BRIX"),
 )
 """Critical sections of a volume that this chapter of the specification knows."""

@@ -37,6 +37,7 @@ class Preset:
 
     base     what holds the LR grid: "latents", or "siren".
     projections   how often the LR grid of latents is corrected for its error at full size; see `projected`.
+    adapting steps in which a super-resolution model is fitted to the volume; see fit.sr_tuning.
     tuning   how much of a lossless or bounded file's context model is fitted to the volume; see fit.tuning.
     """
 
@@ -46,6 +47,7 @@ class Preset:
     factors: Shape | None = None
     base: str = "latents"
     projections: int = 0
+    adapting: int = 0
     tuning: int = 0
 
     def default_bytes(self, voxels: int) -> float:
@@ -55,9 +57,9 @@ class Preset:
 
 PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="adam", noise=0.0)
 PRESETS = {
-    "fast": Preset(FitSettings(steps=1200), 4000, 0.4),
-    "balanced": Preset(FitSettings(steps=4000), 8000, 0.5, projections=2, tuning=2),
-    "best": Preset(FitSettings(steps=40_000), 16_000, 0.5, projections=4, tuning=10),
+    "fast": Preset(FitSettings(steps=1200), 4000, 0.4, adapting=250),
+    "balanced": Preset(FitSettings(steps=4000), 8000, 0.5, projections=2, adapting=2500, tuning=2),
+    "best": Preset(FitSettings(steps=40_000), 16_000, 0.5, projections=4, adapting=20_000, tuning=10),
     "paper": Preset(PAPER, 0, 0, factors=(4, 4, 4), base="siren"),
 }
 
@@ -183,6 +185,8 @@ def resampling_loss(
     projections: int = 0,
 ) -> float:
     """Mean squared error of going down and up again, in units of the range, on a sample of slabs."""
+    if max(factors) == 1:
+        return 0.0
     depth = min(len(data), SAMPLE_SLICES)
     starts = np.linspace(0, len(data) - depth, min(SAMPLE_SLABS, -(-len(data) // depth))).astype(int)
     errors = []

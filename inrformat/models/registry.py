@@ -35,6 +35,7 @@ M = TypeVar("M", bound=IntegerModel)
 KINDS: Mapping[str, type[SRModel]] = {kind.kind: kind for kind in (LightSR, SRDenseNet)}
 SHIPPED = Path(__file__).parent / "weights"
 DEFAULT = "light-2.inrm"
+DEFAULT_RESTORER = "restore-1.inrm"
 DEFAULT_CONTEXT = "context-1.inrm"
 DEFAULT_LATENTS = "latents-1.inrm"
 SUFFIX = ".inrm"
@@ -165,6 +166,11 @@ def find(
 def default_model() -> SRModel:
     """The light super-resolution model that is shipped."""
     return load_model(SHIPPED / DEFAULT)
+
+
+def default_restorer() -> SRModel:
+    """The model that is shipped for factors of (1, 1, 1): it takes away some of what coding did."""
+    return load_model(SHIPPED / DEFAULT_RESTORER)
 
 
 def default_context() -> ContextModel:

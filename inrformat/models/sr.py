@@ -124,7 +124,7 @@ def super_resolve(
         for corner in product(*spans):
             block = lr
             for axis, ((a, b), halo) in enumerate(zip(corner, model.halo(fs), strict=True)):
-                block = _repeat_border(block, axis, a - halo, b + halo)
+                block = repeat_border(block, axis, a - halo, b + halo)
             detail = model(block[None], fs, dtype)[0]  # (z fz, y fy, x fx), from LR voxel a of each axis on
             into, take = [], []
             for (a, b), (start, stop), f in zip(corner, box, fs, strict=True):
@@ -143,7 +143,7 @@ def _spans(start: int, stop: int, f: int, size: int) -> list[tuple[int, int]]:
     return list(pairwise(ends))
 
 
-def _repeat_border(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+def repeat_border(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
     """The slice [start:stop] of an axis; beyond either end its first or last voxel is repeated."""
     n = x.shape[axis]
     if start >= 0 and stop <= n:
