@@ -1,8 +1,8 @@
 """A super-resolution model fitted to one volume, in few bytes (section SRTU).
 
-The model's kernels get a change of low rank, its other tensors one of their own numbers; all are whole numbers
+The model's kernels get a change of low rank, its other tensors one of single numbers. All are whole numbers
 from the first step on (rounded in the forward pass, as if not in the backward one), and what they cost is in
-the loss beside the error that they save.
+the loss, beside the error that they save.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..volume import Array
 
 EXPONENT, FACTOR_EXPONENT = 8, 11
 """Of changes by single numbers, and of products of two."""
-RATE = 1e-3
+RATE = 2e-3
 """Adam's, in units of the weights."""
 BATCH = 2
 BLOCK_WORK = 1.7e9
@@ -44,7 +44,7 @@ WORTH = 0.7
 
 @dataclass(frozen=True)
 class Target:
-    """What a model is fitted to: codes (z, y, x) of 0 to 1, the volume, its range, and the bytes of its file."""
+    """What a model is fitted to: the LR grid (z, y, x), 0 to 1; the volume, its range; the bytes of the file."""
 
     lr: Tensor
     factors: Shape
@@ -74,7 +74,7 @@ class Target:
 def tune(
     model: SRModel, target: Target, steps: int, seed: int, progress: Callable[[float], None] | None = None
 ) -> bytes:
-    """The section SRTU of a model that was fitted to the volume; the same steps and seed give the same bytes."""
+    """The section SRTU of a model that was fitted to the volume."""
     numbers = _Numbers(model, target.size, seed)
     blocks = _Blocks(target, model, seed)
     optimizer = torch.optim.Adam(numbers.free.values(), lr=1.0, betas=(0.9, 0.99))
@@ -171,7 +171,7 @@ def _rank(kernels: list[Tensor], size: float) -> int:
 
 
 class _Blocks:
-    """Blocks of the volume, drawn the more often the more Lanczos gets wrong there, and weighted against it."""
+    """Blocks of the volume, drawn more often where Lanczos gets more wrong; weights make up for that."""
 
     def __init__(self, target: Target, model: SRModel, seed: int) -> None:
         self.target, self.halo = target, model.halo(target.factors)

@@ -114,6 +114,8 @@ def super_resolve(
     (z0, z1), (y0, y1), (x0, x1) = box
     out = upsample(lr, factors, shape, z0, z1, y0=y0, y1=y1, x0=x0, x1=x1)
     fs = check_factors(factors)
+    if max(fs) == 1:
+        out = out.clone()  # so far it may be the grid itself
     if model is None or not model.supports(fs):
         return out
     dtype = fast_dtype(lr.device) if dtype is None else dtype
