@@ -248,7 +248,7 @@ class Job:
         return model if model is not None and model.supports(factors) else None
 
     def adapted(self, attempt: Attempt, size: float, bar: Bar) -> Attempt:
-        """With a super-resolution model fitted to the volume, if the preset and the `size` in bytes allow it."""
+        """With a super-resolution model fitted to the volume, if the preset and `size` (bytes) allow it."""
         from .fit import sr_tuning
 
         model = self.supported_model(attempt.factors)

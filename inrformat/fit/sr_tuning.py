@@ -44,7 +44,7 @@ WORTH = 0.7
 
 @dataclass(frozen=True)
 class Target:
-    """What a model is fitted to: the LR grid (z, y, x), 0 to 1; the volume, its range; the bytes of the file."""
+    """What a model is fitted to: the LR grid (z, y, x), 0 to 1; the volume, its range; the file's bytes."""
 
     lr: Tensor
     factors: Shape
