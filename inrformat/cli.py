@@ -548,7 +548,8 @@ def _facts(found: Info) -> Iterator[tuple[str, str]]:
     elif found.sr is None:
         yield "full size", "by Lanczos"
     else:
-        yield "full size", f"by the super-resolution model {_named(found.sr)}"
+        adapted = ", adapted" if found.sr["adapted"] else ""
+        yield "full size", f"by the super-resolution model {_named(found.sr)}{adapted}"
     if (measured := found.measured) is not None:
         yield "measured", _quality(found)
         if measured.psnr_lanczos is not None and found.sr is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,39 +135,53 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
     from .fit.latents import FIRST_STEP
     from .fit.plan import WORTHWHILE
 
-    best: Attempt | None = None
-    found: tuple[Grid, float] | None = None
+    best: Coded | None = None
     step, coding, points = FIRST_STEP, 0.0, 1
     for grid in job.grids(factors):
         finer = math.prod(grid.lr_shape) / points
         expected = grid.loss + coding * finer**ERROR_GROWTH
-        if best is not None and expected >= WORTHWHILE * best.error:
+        if best is not None and expected >= WORTHWHILE * best.attempt.error:
             continue
+        room = job.room(size, grid.factors)
         with bar.stage("coding"):
-            step, attempt = grid.of_size(size, max(step, FIRST_STEP / 30))
-        if best is not None and not _close(attempt.size, size):
+            step, attempt = grid.of_size(room, max(step, FIRST_STEP / 30))
+            error = job.squared_error(attempt, job.supported_model(grid.factors), sample=True)
+        coded = Coded(grid, step, room, attempt, error)
+        if best is not None and not coded.close:
             continue
-        if best is not None and not _close(best.size, size):
+        if best is not None and not best.close:
             best = None  # that grid has not room for as many bytes
         coding, points = attempt.error - grid.loss, math.prod(grid.lr_shape)
-        if best is None or attempt.error < best.error:
-            best, found = attempt, (grid, step)
-    assert best is not None and found is not None
-    return _adapted(job, best, *found, size, bar)
+        if best is None or coded.error < best.error:
+            best = coded
+    assert best is not None
+    return _adapted(job, best, bar)
 
 
-def _adapted(job: Job, attempt: Attempt, grid: Grid, step: float, size: float, bar: Bar) -> Attempt:
+@dataclass(frozen=True)
+class Coded:
+    """A grid by latents of some step, which were to take `room` bytes; its error on a sample of slabs."""
+
+    grid: Grid
+    step: float
+    room: float
+    attempt: Attempt
+    error: float
+
+    @property
+    def close(self) -> bool:
+        """Whether they take about as many."""
+        return abs(self.attempt.size / self.room - 1) <= RATIO_TOLERANCE
+
+
+def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
     """With a model adapted to it, and so many fewer bytes for the grid."""
-    adapted = job.adapted(attempt, size, bar)
-    if not _close(attempt.size, size) or abs(adapted.size / size - 1) <= MISSED:
+    adapted = job.adapted(coded.attempt, coded.room, bar)
+    if not coded.close or abs(adapted.size / coded.room - 1) <= MISSED:
         return adapted
     with bar.stage("coding"):
-        _, attempt = grid.of_size(size - len(adapted.changes), step)
+        _, attempt = coded.grid.of_size(coded.room - len(adapted.changes), coded.step)
     return replace(attempt, changes=adapted.changes)
-
-
-def _close(size: float, target: float) -> bool:
-    return abs(size / target - 1) <= RATIO_TOLERANCE
 
 
 def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) -> bytes:

@@ -88,7 +88,7 @@ def info_of(file: File) -> Info:
         width=network.width if network else 0,
         depth=network.depth if network else 0,
         parameters=network.parameters if network else 0,
-        sr=None if sr is None else _model(sr, file, "SRMD"),
+        sr=None if sr is None else {**_model(sr, file, "SRMD"), "adapted": file.reader.has("SRTU")},
         latents=None if file.latent_header is None else _model(file.latent_header.model, file, "LATM"),
         bound=None if lattice is None else _bound(file, lattice),
         context=None
@@ -129,9 +129,9 @@ def verify(
 ) -> Info:
     """Check every checksum and every record of a file; with the original, its figures and promise too.
 
-    Of a lossless or bounded file that includes how its bricks are coded, their index and, where it is here,
-    the context model and the changes to it. Of the bricks themselves only the checksums are compared: that
-    their codes are whole shows when they are decoded, which is what the comparison with an original does.
+    That includes the models that are here, and the changes to them; of a lossless or bounded file how its
+    bricks are coded and their index. Of the bricks themselves only the checksums are compared: that their codes are
+    whole shows when they are decoded, which is what the comparison with an original does.
 
     Raises FormatError (which section and offset), PromiseError (a figure that a decode does not reach),
     InputError (the original is of another shape or type), ModelNotFoundError.
@@ -140,7 +140,7 @@ def verify(
         file.reader.check_all()
         found = info_of(file)
         file.metadata  # noqa: B018 - reading it checks it
-        if file.reader.has("SRMD"):
+        with suppress(ModelNotFoundError):
             file.model  # noqa: B018
         with suppress(ModelNotFoundError):
             file.evaluator  # noqa: B018

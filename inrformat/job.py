@@ -247,6 +247,15 @@ class Job:
         model = self.models.get(max(factors) > 1)
         return model if model is not None and model.supports(factors) else None
 
+    def room(self, size: float, factors: Shape) -> float:
+        """What is left of `size` bytes beside an embedded model, where the enlarging one is counted in."""
+        if not self.embed_sr:
+            return size
+        counted, own = (
+            len(m.file or b"") if m else 0 for m in (self.models.get(True), self.supported_model(factors))
+        )
+        return size + counted - own
+
     def adapted(self, attempt: Attempt, size: float, bar: Bar) -> Attempt:
         """With a super-resolution model fitted to the volume, if the preset and `size` (bytes) allow it."""
         from .fit import sr_tuning
