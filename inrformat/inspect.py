@@ -129,9 +129,10 @@ def verify(
 ) -> Info:
     """Check every checksum and every record of a file; with the original, its figures and promise too.
 
-    Of a lossless or bounded file that includes how its bricks are coded, their index and, where it is here,
-    the context model and the changes to it. Of the bricks themselves only the checksums are compared: that
-    their codes are whole shows when they are decoded, which is what the comparison with an original does.
+    That includes an embedded super-resolution model, and the changes to a model that is here. Of a lossless
+    or bounded file it includes how its bricks are coded, their index and, where it is here, the context model
+    and the changes to it. Of the bricks themselves only the checksums are compared: that their codes are
+    whole shows when they are decoded, which is what the comparison with an original does.
 
     Raises FormatError (which section and offset), PromiseError (a figure that a decode does not reach),
     InputError (the original is of another shape or type), ModelNotFoundError.
@@ -140,8 +141,9 @@ def verify(
         file.reader.check_all()
         found = info_of(file)
         file.metadata  # noqa: B018 - reading it checks it
-        if file.reader.has("SRMD"):
-            file.model  # noqa: B018
+        if file.reader.has("SRMD") or file.reader.has("SRTU"):
+            with suppress(ModelNotFoundError):
+                file.model  # noqa: B018
         with suppress(ModelNotFoundError):
             file.evaluator  # noqa: B018
         with suppress(ModelNotFoundError):

@@ -116,6 +116,8 @@ def super_resolve(
     fs = check_factors(factors)
     if model is None or not model.supports(fs):
         return out
+    if max(fs) == 1:
+        out = out.clone()  # it may be the grid itself, of which each tile needs what lies around it
     dtype = fast_dtype(lr.device) if dtype is None else dtype
     spans = [_spans(a, b, f, t) for (a, b), f, t in zip(box, fs, tile, strict=True)]
     if model.whole_slices:

@@ -1,7 +1,7 @@
 """What a volume changes in its super-resolution model (spec section "SRTU"): few bytes, and a better picture.
 
-A change is added to a tensor: whole numbers times 2^-exponent, one for each weight (rank 0), or the product of
-two thin matrices of them (Hu et al. 2021, LoRA): a tensor of shape (o, ...) is taken as a matrix (o, i).
+A change is added to a tensor: whole numbers times 2^-exponent, one for each weight (rank 0), or the product
+of two thin matrices of them (Hu et al. 2021, LoRA): a tensor of shape (o, ...) is taken as a matrix (o, i).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Change:
-    """Of a tensor: 2^-exponent times the one matrix of `parts`, or times the product of the two: (o, r), (r, i)."""
+    """Of a tensor: 2^-exponent times the one matrix of `parts`, or the product of the two: (o, r), (r, i)."""
 
     exponent: int
     parts: tuple[Ints, ...]
