@@ -640,8 +640,9 @@ def error_table(entries: dict[str, Any]) -> str:
     import decoder_cases
     import latent_cases
     import lattice_cases
+    import sr_cases
 
-    modules = (container_cases, decoder_cases, lattice_cases, latent_cases)
+    modules = (container_cases, decoder_cases, lattice_cases, latent_cases, sr_cases)
     attempts = [attack for module in modules for attack in module.ATTACKS]
 
     rows = [

@@ -15,7 +15,7 @@ from inrformat.coding import integers
 from inrformat.container import ModelReference, VolumeHeader
 from inrformat.container.layout import build
 from inrformat.models.registry import load_model
-from inrformat.models.sr_changes import KIND_BYTES, LARGEST, Change, _spread, pack
+from inrformat.models.sr_changes import KIND_BYTES, LARGEST, MOST_EXPONENT, Change, _spread, pack
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, int, int]
@@ -38,7 +38,7 @@ def random_changes(model: bytes, ranks: Mapping[str, int], seed: int, reach: int
             continue
         rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
         shapes = [(rows, rank), (rank, columns)] if rank else [(rows, columns)]
-        exponent = (math.ceil(math.log2(reach)) + 3) * (1 + (rank > 0))
+        exponent = min(MOST_EXPONENT, (math.ceil(math.log2(reach)) + 3) * (1 + (rank > 0)))
         changes[tensor.name] = Change(exponent, tuple(numbers(rng, shape, reach) for shape in shapes))
     return changes
 
