@@ -28,6 +28,7 @@ sys.path[1:1] = [str(Path(__file__).parents[1] / "tests" / "attacks"), str(Path(
 
 import latent_vectors
 import lattice_vectors
+import sr_vectors
 from container_cases import HUGE, declares, forge, frame
 
 from inrformat.coding import integers
@@ -177,7 +178,8 @@ def valid() -> dict[str, bytes]:
     _volumes(files)
     _networks(files)
     _records(files)
-    files |= lattice_vectors.valid(base_network(random_network(1, 8, 2)))
+    siren = base_network(random_network(1, 8, 2))
+    files |= lattice_vectors.valid(siren) | sr_vectors.valid(siren, small_model)
     return files | latent_vectors.valid(small_model("light", half=True, channels=1, layers=1))
 
 
@@ -344,6 +346,7 @@ def invalid() -> Invalid:
     light = small_model("light", half=True, channels=1, layers=1)
     lattice_vectors.invalid(files.add, siren, light)
     latent_vectors.invalid(files.add, siren, light)
+    sr_vectors.invalid(files.add, siren, small_model)
     return files
 
 
@@ -637,8 +640,9 @@ def error_table(entries: dict[str, Any]) -> str:
     import decoder_cases
     import latent_cases
     import lattice_cases
+    import sr_cases
 
-    modules = (container_cases, decoder_cases, lattice_cases, latent_cases)
+    modules = (container_cases, decoder_cases, lattice_cases, latent_cases, sr_cases)
     attempts = [attack for module in modules for attack in module.ATTACKS]
 
     rows = [

@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "spec"))
 import latent_vectors
+import make_vectors
+import sr_vectors
 
 import inrformat
 import inrformat.fit.tuning
@@ -390,6 +392,47 @@ def test_random_latents(
     assert own.tobytes() == inrformat.decode(data, level="preview", device="cpu").data.tobytes()
 
 
+MODELS = {
+    "light": make_vectors.small_model("light", half=False, channels=2, layers=2),
+    "srdensenet": make_vectors.small_model("srdensenet", half=True, blocks=1, layers=2, growth=2, maps=3),
+}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kind=st.sampled_from(list(MODELS)),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)),
+    factors=st.tuples(*[st.sampled_from([1, 2, 4])] * 3),
+    reach=st.sampled_from([1, 30, 3000]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_random_changes_to_a_model(kind: str, shape: Any, factors: Any, reach: int, seed: int) -> None:
+    """Both decoders give the same full level, with changes of any ranks to any tensors."""
+    rng, model = np.random.default_rng(seed), MODELS[kind]
+    factors = factors if kind == "light" else (factors[0], 4, 4)
+    ranks = {
+        tensor.name: int(rng.integers(min(4, tensor.shape[0], int(np.prod(tensor.shape[1:]))) + 1))
+        for tensor in registry.load_model(model).header.tensors
+        if rng.random() < 0.6
+    }
+    changes = sr_vectors.section(model, sr_vectors.random_changes(model, ranks, seed, reach))
+    siren = make_vectors.base_network(make_vectors.random_network(seed % 1000, 4, 1))
+    data = sr_vectors.volume(siren, shape, factors, model, changes)
+    least, greatest = bounds(second.read_file(data))
+    volume = inrformat.decode(data, device="cpu").data
+    assert np.all((least <= volume) & (volume <= greatest))
+
+
+def test_changes_reach_the_model_that_a_caller_gives() -> None:
+    """The same picture from a model beside the file; another one without the changes."""
+    data = (VECTORS / "valid/sr-changes-light.inrv").read_bytes()
+    file = second.read_file(data)
+    bare = second.File(**{**vars(file), "model": None})
+    np.testing.assert_array_equal(second.full(bare, file.model), second.full(file))
+    unchanged = second.full(second.File(**{**vars(file), "changes": None}))
+    assert np.abs(unchanged.astype(float) - second.full(file)).max() > 50
+
+
 def test_command_line(tmp_path: Path) -> None:
     out = tmp_path / "out.npy"
     for level, shape in (("preview", (1, 2, 2)), ("full", (1, 2, 3))):
@@ -624,6 +667,30 @@ def test_changed_bytes_of_bricks() -> None:
     assert counts["damaged-brick"] > 100
     assert len(counts) >= 8
     assert same >= 0.97 * len(outcomes)
+
+
+def test_changed_bytes_of_changes() -> None:
+    """Both refuse the same sections SRTU, and by the same codes but where several rules are broken."""
+    names = [name for name in vectors("valid") if Path(name).stem.startswith("sr-changes-light")]
+    outcomes: list[tuple[str, str]] = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        sections = second.read_container(
+            (VECTORS / str(rng.choice(names))).read_bytes(), "HEAD", second.Limits()
+        )
+        content = bytearray(sections["SRTU"])
+        at = int(rng.integers(24 if rng.integers(2) else len(content)))
+        content[at] = int(rng.integers(256)) if rng.integers(2) else content[at] ^ 1 << int(rng.integers(8))
+        data = container({**sections, "SRTU": bytes(content)})
+        own, library = (x if isinstance(x, str) else "accepted" for x in by_both(data, "full"))
+        assert (own == "accepted") == (library == "accepted"), (seed, own, library)
+        if own == "accepted":
+            least, greatest = bounds(second.read_file(data))
+            volume = inrformat.decode(data, device="cpu").data
+            assert np.all((least <= volume) & (volume <= greatest)), seed
+        outcomes.append((own, library))
+    assert sum(own == library for own, library in outcomes) >= 0.97 * len(outcomes)
+    assert {own for own, _ in outcomes} >= {"accepted", "out-of-range", "rans-bad-end", "rans-truncated"}
 
 
 def test_changed_bytes_of_latents() -> None:

@@ -115,7 +115,7 @@ def super_resolve(
     out = upsample(lr, factors, shape, z0, z1, y0=y0, y1=y1, x0=x0, x1=x1)
     fs = check_factors(factors)
     if max(fs) == 1:
-        out = out.clone()  # so far it may be the grid itself
+        out = out.clone()  # it may be the grid itself, of which each tile needs what lies around it
     if model is None or not model.supports(fs):
         return out
     dtype = fast_dtype(lr.device) if dtype is None else dtype

@@ -85,7 +85,10 @@ REQUIRED = {"HEAD": {"HEAD"}, "MODL": {"MODL", "TENS"}}
 LATTICE = {"LATT", "BIDX", "BRIX"}
 BASES = {"siren": {"SIRN"}, "latents": {"LATN", "LATD"}}
 OF_BASE = {"SIRN", "LATN", "LATD", "LATM"}
-CRITICAL = {"HEAD": {"HEAD", "SRMD", "CTXM", "PRED", "TUNE", *LATTICE, *OF_BASE}, "MODL": {"MODL", "TENS"}}
+CRITICAL = {
+    "HEAD": {"HEAD", "SRMD", "SRTU", "CTXM", "PRED", "TUNE", *LATTICE, *OF_BASE},
+    "MODL": {"MODL", "TENS"},
+}
 
 
 @cache
@@ -793,11 +796,35 @@ def srdensenet_detail(x: Floats, factors: Shape, model: Model) -> Floats:
     return lanczos(np.stack(slices), 0, len(x) * factors[0], factors[0], repeat=True)
 
 
-def detail(x: Floats, header: Header, model: Model, limits: Limits) -> Floats:
+def changed(model: Model, section: bytes | None) -> Model:
+    """The super-resolution model with what the section SRTU adds to its weights."""
+    if section is None:
+        return model
+    shapes = [(len(weights), weights.size // len(weights)) for weights in model.tensors.values()]
+    end = 6 * len(shapes)
+    need(len(section) >= end, "network-truncated", "SRTU")
+    groups = []
+    for at, (rows, columns) in zip(range(0, end, 6), shapes, strict=True):
+        rank, exponent, *kinds = section[at : at + 6]
+        need(rank <= min(16, rows, columns) and exponent <= 24, "out-of-range", "SRTU")
+        need(max(kinds[::2]) < 2 and max(kinds[1::2]) < 93, "out-of-range", "SRTU")
+        need(rank > 0 or kinds[2] == kinds[3] == 0, "out-of-range", "SRTU")
+        groups += [(rows * (rank or columns), *kinds[:2]), (rank * columns, *kinds[2:])]
+    numbers, tensors = decode_integers(section[end:], groups), {}
+    need(all(abs(part).max(initial=0) <= 32767 for part in numbers), "out-of-range", "SRTU")
+    parts = zip(numbers[::2], numbers[1::2], section[1:end:6], strict=True)
+    for (name, weights), (u, v, exponent) in zip(model.tensors.items(), parts, strict=True):
+        total = u.reshape(len(weights), -1) @ v.reshape(-1, weights.size // len(weights)) if v.size else u
+        tensors[name] = weights + total.reshape(weights.shape) / 2.0**exponent
+    return Model(model.kind, model.config, tensors, model.sha256)
+
+
+def detail(x: Floats, file: File, model: Model) -> Floats:
     """The detail that a model adds to the grid x."""
+    header, limits = file.header, file.limits
     need(model.kind not in INTEGER, "model-mismatch", model.kind)
     if model.kind == "light":
-        fits = set(header.factors) <= {1, 2, 4} and header.factors != (1, 1, 1)
+        fits = set(header.factors) <= {1, 2, 4}
         border = 2 * model.config["layers"] + 2
         largest = model.config["channels"] * math.prod(n + border for n in x.shape)
     else:
@@ -809,7 +836,7 @@ def detail(x: Floats, header: Header, model: Model, limits: Limits) -> Floats:
     need(work <= limits.max_work, "too-much-work")
     need(largest <= limits.max_activations, "too-much-memory")
     make = light_detail if model.kind == "light" else srdensenet_detail
-    return make(x, header.factors, model)[tuple(slice(n) for n in header.shape)]
+    return make(x, header.factors, changed(model, file.changes))[tuple(slice(n) for n in header.shape)]
 
 
 # ---- Lossless and bounded volumes ----
@@ -1057,6 +1084,7 @@ class File:
     network: list[Layer] | None
     latents: Latents | None
     model: Model | None
+    changes: bytes | None
     bricks: Bricks | None
     metadata: Map | None
     measured: Map | None
@@ -1072,6 +1100,7 @@ def read_file(data: bytes, limits: Limits | None = None) -> File:
     need(sections.keys() >= BASES[header.base], "missing-section", header.base)
     others = OF_BASE - BASES[header.base] - ({"LATM"} if header.base == "latents" else set())
     need(not others & sections.keys(), "base-mismatch", header.base)
+    need(header.sr is not None or "SRTU" not in sections, "model-hash-mismatch", "SRTU")
     model = None
     if "SRMD" in sections:
         digest = hashlib.sha256(sections["SRMD"]).digest()
@@ -1086,6 +1115,7 @@ def read_file(data: bytes, limits: Limits | None = None) -> File:
         read_network(sections["SIRN"], header.lr_shape, limits) if header.base == "siren" else None,
         read_latents(sections, header, limits) if header.base == "latents" else None,
         model,
+        sections.get("SRTU"),
         read_bricks(sections, header, limits) if "LATT" in sections else None,
         optional("meta", read_metadata),
         optional("meas", read_measured),
@@ -1147,7 +1177,7 @@ def full_values(
         if model is None:
             raise ModelNotFound(f"{header.sr['name']}, SHA-256 {header.sr['sha256'].hex()}")
         need(model.sha256 == header.sr["sha256"], "model-hash-mismatch")
-        added = detail(x, header, model, file.limits)
+        added = detail(x, file, model)
         values, most = values + added, float(abs(added).max())
     return header.low + values * (header.high - header.low), most
 
