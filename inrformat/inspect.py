@@ -130,8 +130,8 @@ def verify(
     """Check every checksum and every record of a file; with the original, its figures and promise too.
 
     That includes the models that are here, and the changes to them; of a lossless or bounded file how its
-    bricks are coded and their index. Of the bricks themselves only the checksums are compared: that their codes
-    are whole shows when they are decoded, which is what the comparison with an original does.
+    bricks are coded and their index. Of the bricks themselves only the checksums are compared: that their
+    codes are whole shows when they are decoded, which is what the comparison with an original does.
 
     Raises FormatError (which section and offset), PromiseError (a figure that a decode does not reach),
     InputError (the original is of another shape or type), ModelNotFoundError.

@@ -267,7 +267,8 @@ class Job:
             with self.open(attempt, None) as file:
                 lr = file.codes().to(self.device).float() / (1 << base_network.CODE_BITS)
             target = sr_tuning.Target(lr, attempt.factors, self.volume.data, self.span, size)
-            changes = sr_tuning.tune(model, target, self.preset.adapting, self.settings.seed, bar.set)
+            steps = self.preset.adapting_steps(self.volume.data.size)
+            changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set)
         return replace(attempt, changes=changes)
 
     def best_model(self, attempt: Attempt) -> SRModel | None:

@@ -26,6 +26,8 @@ PROBE_EXPONENT = 0.8
 """The squared error falls about so with the number of steps; measured on a CT: 1.1 on its coarsest grid."""
 WORTHWHILE = 0.9
 """A finer grid is taken where its error is expected to be less than this part of a coarser one's."""
+SMALL = 1 << 22
+"""Voxels below which a super-resolution model is adapted in fewer steps."""
 MOST_WORK = 1 << 39
 """Multiply-adds to decode an LR grid, at most, where there is a choice: some seconds on two cores."""
 SAMPLE_SLABS, SAMPLE_SLICES = 3, 16
@@ -49,6 +51,10 @@ class Preset:
     projections: int = 0
     adapting: int = 0
     tuning: int = 0
+
+    def adapting_steps(self, voxels: int) -> int:
+        """For a volume of so many voxels."""
+        return math.ceil(self.adapting * min(1.0, voxels / SMALL))
 
     def default_bytes(self, voxels: int) -> float:
         """For the base network of a volume of so many voxels."""
