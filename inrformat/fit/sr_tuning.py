@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..models.sr import SRModel, fast_dtype, repeat_border
-from ..models.sr_changes import Change, pack
+from ..models.sr_changes import MOST_RANK, Change, pack
 from ..resample import Shape, upsample
 from ..volume import Array
 
@@ -30,10 +30,9 @@ BLOCK_WORK = 1.7e9
 LEAST_SIDE, MOST_SIDE = 12, 48
 PROBES = 256
 """Blocks whose error is measured, to draw those more often where more is to be won."""
-SHARE = 0.06
-"""Of a file's bytes: what all kernels' changes are expected to take, at the most."""
+SHARE = 0.01
+"""Times the cube root of the steps: the share of a file that the kernels' changes should take, at most."""
 BYTES_PER_NUMBER = 0.53
-MOST_RANK = 8
 FIRST = 8
 """Batches to measure the error before."""
 LEAST_MEAN = 0.15
@@ -75,7 +74,7 @@ def tune(
     model: SRModel, target: Target, steps: int, seed: int, progress: Callable[[float], None] | None = None
 ) -> bytes:
     """The section SRTU of a model that was fitted to the volume."""
-    numbers = _Numbers(model, target.size, seed)
+    numbers = _Numbers(model, SHARE * steps ** (1 / 3) * target.size, seed)
     blocks = _Blocks(target, model, seed)
     optimizer = torch.optim.Adam(numbers.free.values(), lr=1.0, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -105,9 +104,9 @@ def tune(
 class _Numbers:
     """The changes while they are fitted: in steps, not rounded."""
 
-    def __init__(self, model: SRModel, size: float, seed: int) -> None:
+    def __init__(self, model: SRModel, room: float, seed: int) -> None:
         self.fixed = {name: weight.detach() for name, weight in model.named_parameters()}
-        self.rank = _rank([w for w in self.fixed.values() if _is_kernel(w)], size)
+        self.rank = _rank([w for w in self.fixed.values() if _is_kernel(w)], room)
         random = torch.Generator().manual_seed(seed)
         self.free: dict[str, Tensor] = {}
         for name, weight in self.fixed.items():
@@ -164,10 +163,10 @@ def _is_kernel(weight: Tensor) -> bool:
     return weight.ndim == 5 and weight.shape[1] > 1
 
 
-def _rank(kernels: list[Tensor], size: float) -> int:
-    """As many as a share of the file's bytes will hold."""
+def _rank(kernels: list[Tensor], room: float) -> int:
+    """As great as so many bytes will hold, and the format; beyond half a kernel's rows it saves nothing."""
     each = BYTES_PER_NUMBER * sum(len(kernel) + kernel[0].numel() for kernel in kernels)
-    return min(MOST_RANK, int(SHARE * size / each)) if kernels else 0
+    return min(MOST_RANK, int(room / each), *(len(kernel) // 2 for kernel in kernels)) if kernels else 0
 
 
 class _Blocks:
