@@ -124,7 +124,11 @@ def test_a_region_is_a_part_of_the_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model-light", "model-light-mixed", "model-srdensenet", "model-srdensenet-z"]
+    "name",
+    [
+        *("model-light", "model-light-mixed", "model-srdensenet", "model-srdensenet-z"),
+        *("sr-at-1-1-1-long", "sr-changes-light", "sr-changes-at-1-1-1-latents", "sr-changes-srdensenet"),
+    ],
 )
 def test_bfloat16_keeps_the_tolerance(name: str) -> None:
     """Section "Full level": 2% of the greatest detail."""
