@@ -26,7 +26,7 @@ from inrformat.resample import downsample
 
 FOLDER = Path(__file__).parents[1] / "spec" / "vectors"
 VALID = json.loads((FOLDER / "manifest.json").read_text())["valid"]
-NETWORKS = [path for path in VALID if not Path(path).stem.startswith("latents-")]
+NETWORKS = [path for path in VALID if "latents" not in path]
 PATHS = [pytest.param(path, id=Path(path).stem) for path in NETWORKS]
 LATENTS = [pytest.param(path, id=Path(path).stem) for path in VALID if path not in NETWORKS]
 SOME = [
@@ -108,6 +108,7 @@ def test_cuda(path: str) -> None:
         *("prime", "factors-1-2-4", "factors-8-8-8", "longest-axis", "f4-widest-range", "dtype-f4"),
         *("model-light", "model-light-mixed", "model-srdensenet", "model-srdensenet-z"),
         *("latents-odd", "latents-factors", "latents-factors-mixed", "latents-model-light"),
+        *("sr-at-1-1-1-long", "sr-changes-light-mixed", "sr-changes-at-1-1-1-latents"),
     ],
 )
 def test_a_region_is_a_part_of_the_whole(name: str) -> None:
@@ -123,7 +124,11 @@ def test_a_region_is_a_part_of_the_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model-light", "model-light-mixed", "model-srdensenet", "model-srdensenet-z"]
+    "name",
+    [
+        *("model-light", "model-light-mixed", "model-srdensenet", "model-srdensenet-z"),
+        *("sr-at-1-1-1-long", "sr-changes-light", "sr-changes-at-1-1-1-latents", "sr-changes-srdensenet"),
+    ],
 )
 def test_bfloat16_keeps_the_tolerance(name: str) -> None:
     """Section "Full level": 2% of the greatest detail."""
