@@ -208,7 +208,8 @@ class File:
         """Refuse a network or a model that is missing, broken or too large before anything is made of it."""
         with suppress(*[ModelNotFoundError] if self.bounded else []):  # the full level does not need it
             self.evaluator  # noqa: B018
-        self.model  # noqa: B018
+        with suppress(*[ModelNotFoundError] if self.bounded else []):
+            self.model  # noqa: B018
         self.bricks  # noqa: B018
 
     def preview(self) -> Volume:

@@ -37,12 +37,15 @@ FACTORS: tuple[tuple[Shape, float], ...] = (
     ((4, 1, 1), 0.75),
     ((2, 1, 1), 0.75),
     ((1, 2, 4), 0.75),
+    ((1, 1, 1), 1.0),
 )
 """Which factors are trained how often; one time in five their order is random, so that every mix comes up."""
 
 EMA = 0.998
 LEAST_SHARE, MOST_SHARE = 0.01, 0.3
 """Of the range of the values: the steps of the latents that LR grids are damaged by."""
+LEAST_WHOLE, MOST_WHOLE = 0.03, 0.5
+"""The same at full size, (1, 1, 1), where there is nothing but damage to learn."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def train_sr(
     seconds: float | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    factors: Sequence[Shape] | None = None,
     start: SRModel | None = None,
     learning_rate: float = 2e-3,
     batch: int = 4,
@@ -80,6 +84,7 @@ def train_sr(
     volumes     (z, y, x) of any shapes, one slice included; each is normalised to its own range.
     config      the model's numbers, where they should not be the defaults.
     steps, seconds   the budget, one of them; the same seed, steps, device and version give the same model.
+    factors     which to train, all alike; default: FACTORS, as far as the model supports them.
     start       a model to go on from, instead of a new one.
     patch       LR voxels per axis that a block predicts.
     validation  volumes to measure at the end (never trained on): see TrainProgress.gains.
@@ -98,6 +103,7 @@ def train_sr(
     average = deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
     dtype = fast_dtype(device)
+    choices = _choices(model, factors)
     scales: dict[tuple[int, Shape], float] = {}
     means = np.zeros(2)  # of the errors, model's and Lanczos's
     step, done, began = 0, 0.0, time.monotonic()
@@ -106,15 +112,15 @@ def train_sr(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate
         which = _pick(rng, [a.size**0.5 for a in arrays])
-        factors = _factors(model, rng)
-        hr = _blocks(arrays[which], ranges[which], factors, model, patch, batch, rng)
+        chosen = _factors(model, choices, rng)
+        hr = _blocks(arrays[which], ranges[which], chosen, model, patch, batch, rng)
         with torch.no_grad():
-            lr, lanczos, target = _pair(hr.to(device), factors, model.halo(factors), rng)
-        detail = model(lr, factors, dtype)[tuple(slice(0, n) for n in target.shape)]
+            lr, lanczos, target = _pair(hr.to(device), chosen, model.halo(chosen), rng)
+        detail = model(lr, chosen, dtype)[tuple(slice(0, n) for n in target.shape)]
         error = (lanczos + detail - target).square().mean()
         # every volume and factor counts alike: the error relative to that of Lanczos there, on average
         before = max(float((lanczos - target).square().mean()), 1e-12)
-        key = (which, factors)
+        key = (which, chosen)
         scales[key] = 0.9 * scales.get(key, before) + 0.1 * before
         loss = error / scales[key]
         optimizer.zero_grad(set_to_none=True)
@@ -168,9 +174,15 @@ def _pick(rng: np.random.Generator, weights: Sequence[float]) -> int:
     return int(rng.choice(len(weights), p=np.array(weights) / sum(weights)))
 
 
-def _factors(model: SRModel, rng: np.random.Generator) -> Shape:
-    """Factors that the model supports, drawn from FACTORS."""
-    choices = [(factors, weight) for factors, weight in FACTORS if model.supports(factors)]
+def _choices(model: SRModel, factors: Sequence[Shape] | None) -> list[tuple[Shape, float]]:
+    """What is trained, and how often."""
+    if factors is not None:
+        return [(choice, 1.0) for choice in factors]
+    return [(choice, weight) for choice, weight in FACTORS if model.supports(choice)]
+
+
+def _factors(model: SRModel, choices: Sequence[tuple[Shape, float]], rng: np.random.Generator) -> Shape:
+    """One of the choices, drawn by its weight; now and then along other axes."""
     factors = choices[_pick(rng, [weight for _, weight in choices])][0]
     z, y, x = (factors[i] for i in rng.permutation(3)) if rng.random() < 0.2 else factors
     return (z, y, x) if model.supports((z, y, x)) else factors
@@ -226,7 +238,7 @@ def _pair(hr: Tensor, factors: Shape, halo: Shape, rng: np.random.Generator) -> 
     lr = hr
     for axis, f in enumerate(factors, start=1):
         lr = along(lr, lanczos_matrix(hr.shape[axis], f, up=False), axis)
-    lr = damage(lr, rng)
+    lr = damage(lr, rng) if max(factors) > 1 else _by_latents(lr, LEAST_WHOLE, MOST_WHOLE, rng)
     lanczos = lr
     inside, padding = [slice(None)], []
     for axis, (f, h) in enumerate(zip(factors, halo, strict=True), start=1):
@@ -253,8 +265,7 @@ def damage(lr: Tensor, rng: np.random.Generator) -> Tensor:
     if kind < 0.15:
         return lr
     if kind < 0.75:
-        share = float(np.exp(rng.uniform(np.log(LEAST_SHARE), np.log(MOST_SHARE))))
-        return torch.stack([by_latents(block, share) for block in lr])
+        return _by_latents(lr, LEAST_SHARE, MOST_SHARE, rng)
     axes = [axis for axis in (1, 2, 3) if lr.shape[axis] > 1]
     out = lr
     if rng.random() < 0.25:
@@ -277,6 +288,12 @@ def damage(lr: Tensor, rng: np.random.Generator) -> Tensor:
         noise = noise / noise.std().clamp_min(1e-6)
         out = out + noise * float(10 ** rng.uniform(-2.6, -1.6))
     return out
+
+
+def _by_latents(lr: Tensor, least: float, most: float, rng: np.random.Generator) -> Tensor:
+    """LR blocks as latents give them back whose step is from `least` to `most` of the range."""
+    share = float(np.exp(rng.uniform(np.log(least), np.log(most))))
+    return torch.stack([by_latents(block, share) for block in lr])
 
 
 def _blur(n: int, sigma: float) -> npt.NDArray[np.float64]:
