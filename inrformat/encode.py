@@ -41,8 +41,6 @@ OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
 ERROR_GROWTH = 0.3
 """A finer grid of the same bytes is expected to be coded worse: by this power of its points."""
-SMALL_FILE = 4000
-"""Bytes of a file in which it counts whether it refers to a model."""
 MISSED = 0.01
 """By which share of its bytes a file may miss them before its grid is coded once more."""
 TUNED_VOXELS = 1 << 19
@@ -229,20 +227,17 @@ def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> byt
         )
     if job.latents:
         attempt = _latents_of_size(job, raw / ratio - overhead, factors, bar)
-        if raw / ratio < SMALL_FILE and job.best_model(attempt) is None:  # and so nothing refers to it
-            room = raw / ratio - _overhead(job, without=True)
-            attempt = _latents_of_size(job, room, factors, bar)
         return job.finish(attempt, Promise("ratio", ratio), bar)
     attempt = job.fit(raw / ratio - overhead, factors, bar)
     attempt = _trim(attempt, raw / ratio - overhead)
     return job.finish(attempt, Promise("ratio", ratio), bar)
 
 
-def _overhead(job: Job, *, without: bool = False) -> int:
-    """Bytes of a file apart from its base network; with a super-resolution model, or without one."""
+def _overhead(job: Job) -> int:
+    """Bytes of a file apart from its base network."""
     from .fit.train import flat
 
-    model = None if without else job.models.get(True)
+    model = job.models.get(True)
     measured = Measured(50.5, 1.5, 50.5, 50.5, 0.5, 1.5, 1.5, 300, 50.5, Promise("ratio", 1.5))
     attempt: Attempt = Fitted.of((1, 1, 1), flat())
     if job.latents:

@@ -269,7 +269,8 @@ class Job:
             target = sr_tuning.Target(lr, attempt.factors, self.volume.data, self.span, size)
             steps = self.preset.adapting_steps(self.volume.data.size)
             changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set)
-        return replace(attempt, changes=changes)
+            adapted = replace(attempt, changes=changes)
+            return adapted if self.best_model(adapted) is not None else attempt
 
     def best_model(self, attempt: Attempt) -> SRModel | None:
         """The super-resolution model, if it beats Lanczos on a sample of slabs."""
