@@ -42,7 +42,8 @@ Shape = tuple[int, int, int]
 
 RATIO_TOLERANCE = 0.05
 PSNR_TOLERANCE = 0.2
-SAMPLE_SLABS = 4
+SAMPLE_SLABS, SAMPLE_SLICES = 4, 8
+"""The same slices, whatever the factors: their errors are compared."""
 SKETCH_VOXELS = 1 << 18
 """A lossless or bounded file of fewer voxels has no base network to speak of."""
 SKETCH_BYTES, SKETCH_RATIO = 4000, 2000
@@ -270,7 +271,10 @@ class Job:
             steps = self.preset.adapting_steps(self.volume.data.size)
             changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set)
             adapted = replace(attempt, changes=changes)
-            return adapted if self.best_model(adapted) is not None else attempt
+            before = min(self.squared_error(attempt, m, sample=True) for m in (model, None))
+            after = self.squared_error(adapted, model, sample=True)
+        worthwhile = before * (1 - sr_tuning.WORTH * len(changes) / size)
+        return adapted if after < worthwhile else attempt
 
     def best_model(self, attempt: Attempt) -> SRModel | None:
         """The super-resolution model, if it beats Lanczos on a sample of slabs."""
@@ -394,7 +398,7 @@ class Grid:
 def _sampled(file: File) -> Iterator[tuple[int, int, Array]]:
     """(z0, z1, voxels) of a few slabs, evenly spread over the volume."""
     nz, ny, nx = file.shape
-    depth = min(nz, 4 * file.header.factors[0])
+    depth = min(nz, SAMPLE_SLICES)
     for start in np.unique(np.linspace(0, nz - depth, min(SAMPLE_SLABS, -(-nz // depth))).astype(int)):
         z0, z1 = int(start), int(start) + depth
         yield z0, z1, file.region(((z0, z1), (0, ny), (0, nx)))
