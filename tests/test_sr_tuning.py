@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import inrformat
+from inrformat.errors import UsageError
 from inrformat.fit import plan, sr_tuning
 from inrformat.fit.latents import by_latents
 from inrformat.models import sr_changes
-from inrformat.models.registry import default_model, default_restorer
+from inrformat.models.registry import create_model, default_model, default_restorer, load_model, pack_model
 from inrformat.models.sr import super_resolve
 from inrformat.resample import downsample
 
@@ -91,9 +92,14 @@ def test_without_super_resolution_nothing_is_adapted(eager):
     assert all(section["type"] != "SRTU" for section in found.sections)
 
 
-def test_a_model_that_works_on_whole_slices_stays_as_it_is(eager):
-    from inrformat.models.registry import create_model, load_model, pack_model
+def test_a_model_without_a_file_is_refused(eager):
+    with pytest.raises(UsageError, match="save"):
+        inrformat.encode(
+            inrformat.head_phantom((24, 64, 60)), psnr=29, sr=create_model("light"), progress=False
+        )
 
+
+def test_a_model_that_works_on_whole_slices_stays_as_it_is(eager):
     torch.manual_seed(0)
     model = create_model("srdensenet", {"blocks": 1, "layers": 2, "growth": 4, "maps": 8})
     model = load_model(pack_model(model, name="x", version=1, licence="none", trained_on="nothing"))

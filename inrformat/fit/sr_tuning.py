@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..models.sr import SRModel, fast_dtype, repeat_border
-from ..models.sr_changes import MOST_RANK, Change, pack
+from ..models.sr_changes import LARGEST, MOST_RANK, Change, pack
 from ..resample import Shape, upsample
 from ..volume import Array
 
@@ -142,8 +142,11 @@ class _Numbers:
         return torch.stack(bits).sum()
 
     def changes(self) -> dict[str, Change]:
-        """The changes, rounded."""
-        whole = {name: v.detach().round().cpu().numpy().astype(np.int64) for name, v in self.free.items()}
+        """The changes, rounded; whatever became of the fit, within what the format holds."""
+        whole = {
+            name: v.detach().nan_to_num(0).round().clamp(-LARGEST, LARGEST).cpu().numpy().astype(np.int64)
+            for name, v in self.free.items()
+        }
         changes = {}
         for name, weight in self.fixed.items():
             if name in whole:

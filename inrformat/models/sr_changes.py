@@ -18,6 +18,7 @@ import torch
 from ..coding import integers
 from ..coding.bank import FAMILIES
 from ..container.codes import fail
+from ..errors import UsageError
 from .sr import SRModel
 
 SECTION = "SRTU"
@@ -88,7 +89,8 @@ def apply(model: SRModel, data: bytes) -> SRModel:
 
 def _tensors(model: SRModel) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes, in the order of the model's file."""
-    assert model.header is not None
+    if model.header is None:
+        raise UsageError("what is changed is a model's file: save the model and load it first")
     return [(tensor.name, tensor.shape) for tensor in model.header.tensors]
 
 
