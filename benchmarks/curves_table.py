@@ -25,6 +25,17 @@ def at_bytes(points: list[dict[str, Any]], size: float) -> str:
     return f"{pchip(x, y, np.array([place]))[0]:.2f}" if x[0] <= place <= x[-1] else "-"
 
 
+def ours(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of our own presets."""
+    return [entry for entry in entries if entry["codec"].startswith("inrformat")]
+
+
+def named(entry: dict[str, Any]) -> str:
+    """The volume, and the preset where it is not `fast`."""
+    preset = entry["codec"].removeprefix("inrformat ")
+    return str(entry["volume"]) + ("" if preset == "fast" else f", {preset}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="+")
@@ -35,18 +46,21 @@ def main() -> None:
         points = document["points"]
         peers = {peer: [p for p in points if p["codec"] == peer] for peer in PEERS}
         for p in points:
-            if p["codec"].startswith("inrformat") and p["error"] is None:
-                own = f"| {p['volume']} | {p['bytes']:,} | {p['ratio']:,.0f}:1 | {p['psnr']:.2f} | {p['ssim']:.3f}"
+            if p in ours(points) and p["error"] is None:
+                own = (
+                    f"| {named(p)} | {p['bytes']:,} | {p['ratio']:,.0f}:1 | {p['psnr']:.2f} | {p['ssim']:.3f}"
+                )
                 seconds = f"{p['encode_s']:.0f}, {p['decode_s']:.1f}"
                 print(own, seconds, *(at_bytes(peers[k], p["bytes"]) for k in PEERS), sep=" | ", end=" |\n")
     print("\n| series |", " | ".join(PEERS), "|\n| --- |", " | ".join("---:" for _ in PEERS), "|")
     for document in documents:
-        rates = {r["peer"]: r for r in document["bd_rate"] if r["codec"].startswith("inrformat")}
-        cells = [
-            f"{rates[k]['percent']:+.0f}%" if k in rates and rates[k]["percent"] is not None else "-"
-            for k in PEERS
-        ]
-        print("|", document["points"][0]["volume"], "|", " | ".join(cells), "|")
+        for own in dict.fromkeys(map(named, ours(document["bd_rate"]))):
+            rates = {r["peer"]: r for r in ours(document["bd_rate"]) if named(r) == own}
+            cells = [
+                f"{rates[k]['percent']:+.0f}%" if k in rates and rates[k]["percent"] is not None else "-"
+                for k in PEERS
+            ]
+            print("|", own, "|", " | ".join(cells), "|")
 
 
 if __name__ == "__main__":
