@@ -143,7 +143,7 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["archive", "curves", "curves_table", "lossless", "train_latents", "weights"]
+    "name", ["archive", "curves", "curves_table", "lossless", "train_latents", "train_restorer", "weights"]
 )
 def test_the_benchmarks_start(name, monkeypatch, capsys):
     """They import what there is: that they run through is seen when they are run."""
