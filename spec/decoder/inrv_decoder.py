@@ -809,7 +809,8 @@ def changed(model: Model, section: bytes | None) -> Model:
         need(rank <= min(16, rows, columns) and exponent <= 24, "out-of-range", "SRTU")
         need(max(kinds[::2]) < 2 and max(kinds[1::2]) < 93, "out-of-range", "SRTU")
         need(rank > 0 or kinds[2] == kinds[3] == 0, "out-of-range", "SRTU")
-        groups += [(rows * (rank or columns), *kinds[:2]), (rank * columns, *kinds[2:])]
+        groups.append((rows * (rank or columns), kinds[0], kinds[1]))
+        groups.append((rank * columns, kinds[2], kinds[3]))
     numbers, tensors = decode_integers(section[end:], groups), {}
     need(all(abs(part).max(initial=0) <= 32767 for part in numbers), "out-of-range", "SRTU")
     parts = zip(numbers[::2], numbers[1::2], section[1:end:6], strict=True)
