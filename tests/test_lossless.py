@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 import inrformat
 from inrformat import Volume, errors
 from inrformat.coding import bricks, lanes, lattice, mixtures
+from inrformat.coding.lattice import GREATEST
 from inrformat.coding.levels import Levels
 from inrformat.container.headers import LatticeHeader
 from inrformat.container.layout import Reader, build
 from inrformat.fit import tuning
 from inrformat.models import registry
 from inrformat.models.context import NETWORKS
+from inrformat.models.integers import LARGEST_WEIGHT, _Bytes, _Floats
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 RNG = np.random.default_rng(7)
@@ -424,3 +426,16 @@ def test_the_shipped_context_model():
     assert model.header is not None
     assert model.header.kind == "context"
     assert len(model.networks) == len(NETWORKS)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 33), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_products_are_exact_in_floats_and_in_bytes(rows, count, points, seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(-LARGEST_WEIGHT, LARGEST_WEIGHT + 1, (rows, count))
+    weights[rng.random(weights.shape) < 0.3] = LARGEST_WEIGHT * rng.choice([-1, 1])
+    values = rng.choice([-GREATEST, -1, 0, 1, GREATEST], (count, points))
+    for product in (_Floats, _Bytes):
+        given = torch.from_numpy(values).to(product.dtype)
+        sums = product(torch.from_numpy(weights).float())(given)
+        assert np.array_equal(sums.numpy(), weights @ values)

@@ -40,20 +40,23 @@ def _bank(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 
 @cache
+def _pairs(device: torch.device) -> torch.Tensor:
+    """At i + 1: the frequency of the i-th (row, column), times TOTAL, and its start."""
+    frequencies, starts, _ = _bank(device)
+    return torch.cat([starts[:1], frequencies << PRECISION | starts])
+
+
+@cache
 def _edges(table: int) -> array[int]:
     """Where each symbol of a row starts, and the end."""
     return array("l", [*mixtures.starts()[table].tolist(), TOTAL])
 
 
-def _widened(
-    flat: torch.Tensor, columns: torch.Tensor, bottoms: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(frequency, start) of symbols, those at the bottom with all that lies below them but the escape."""
-    frequencies, starts, _ = _bank(flat.device)
-    f, c = frequencies[flat], starts[flat]
-    lowest = (columns == bottoms) & (columns != mixtures.ESCAPE)
-    below = torch.where(lowest, c - frequencies[flat - columns], 0)  # the escape comes first in its row
-    return f + below, c - below
+def _bottoms(tables: torch.Tensor, bottoms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """From where to where in their rows the symbols at the bottom reach: over all below but the escape."""
+    _, starts, _ = _bank(tables.device)
+    rows = tables * COLUMNS
+    return starts[rows + mixtures.ESCAPE + 1], starts[rows + bottoms + 1]  # the escape comes first in its row
 
 
 def encode(
@@ -69,7 +72,11 @@ def encode(
     states = torch.full((bricks, lanes), LOW, dtype=torch.int64, device=device)
     spilled: list[tuple[torch.Tensor, torch.Tensor]] = []
     for tables, columns, bottoms in reversed(classes):
-        f, c = _widened(tables * COLUMNS + columns, columns, bottoms)
+        flat, (low, high) = tables * COLUMNS + columns, _bottoms(tables, bottoms)
+        frequencies, starts, _ = _bank(device)
+        lowest = (columns == bottoms) & (columns != mixtures.ESCAPE)
+        f = torch.where(lowest, high - low, frequencies[flat])
+        c = torch.where(lowest, low, starts[flat])
         n = f.shape[1]
         for first in range((n - 1) // lanes * lanes, -1, -lanes):
             part = slice(first, min(first + lanes, n))
@@ -103,28 +110,34 @@ class Decoder:
         if len(tables) == 1 and self._states.shape[1] <= FEW_LANES and tables.device.type == "cpu":
             return self._decode_few(tables, bottoms)
         _, _, edges = _bank(tables.device)
+        pairs = _pairs(tables.device)
         lanes, n = self._states.shape[1], tables.shape[1]
-        columns = torch.empty_like(tables)
+        rows, (low, high) = (tables * TOTAL).int(), _bottoms(tables, bottoms)
+        # Whether some lane's bottom reaches beyond its own column, for each step.
+        wide = torch.nn.functional.pad((high > low).any(dim=0), (0, -n % lanes)).view(-1, lanes).any(dim=1)
+        found = torch.empty_like(rows)
         last = self._words.shape[1] - 1
-        for first in range(0, n, lanes):
-            part = slice(first, min(first + lanes, n))
-            table = tables[:, part]
-            x = self._states[:, : table.shape[1]]
-            slot = x & TOTAL - 1
-            flat = torch.searchsorted(edges, (table * TOTAL + slot).int(), right=True) - 1
-            column, bottom = flat - table * COLUMNS, bottoms[:, part]
-            column = torch.where(column == mixtures.ESCAPE, column, torch.maximum(column, bottom))
-            columns[:, part] = column
-            f, c = _widened(table * COLUMNS + column, column, bottom)
-            x = f * (x >> PRECISION) + slot - c
+        for step, widened in enumerate(wide.tolist()):
+            part = slice(step * lanes, min((step + 1) * lanes, n))
+            x = self._states[:, : part.stop - part.start]
+            slot = (x & TOTAL - 1).int()
+            flat = torch.searchsorted(edges, rows[:, part] + slot, right=True, out_int32=True)
+            found[:, part] = flat
+            pair = pairs.take(flat.long())
+            f, c = pair >> PRECISION, pair & TOTAL - 1
+            if widened:
+                from_, to = low[:, part], high[:, part]
+                inside = (slot >= from_) & (slot < to)
+                f, c = torch.where(inside, to - from_, f), torch.where(inside, from_, c)
+            x = f.mul_(x >> PRECISION).add_(slot).sub_(c)
             starved = x < LOW
             taken = starved.cumsum(1)
-            at = self._used[:, None] + taken - 1
-            word = self._words.gather(1, at.clamp_(0, last))
-            self._states[:, : table.shape[1]] = torch.where(starved, x << WORD | word, x)
+            at = (taken + (self._used - 1)[:, None]).clamp_(0, last)
+            self._states[:, : x.shape[1]] = torch.where(starved, x << WORD | self._words.gather(1, at), x)
             self._used += taken[:, -1]
         self.wrong |= self._used > self._counts
-        return columns
+        columns = found.long() - (tables * COLUMNS + 1)
+        return torch.where(columns == mixtures.ESCAPE, columns, torch.maximum(columns, bottoms))
 
     def _decode_few(self, tables: torch.Tensor, bottoms: torch.Tensor) -> torch.Tensor:
         """The same of one brick, one symbol after the other."""

@@ -77,7 +77,7 @@ class ContextModel(IntegerModel):
     def predict(self, context: Context, split: Split, kind: int, span: Span) -> Prediction:
         """The distributions of the points of a context (spec, "From outputs to distributions")."""
         which = network_of(split, kind)
-        outputs = self.networks[which].outputs(context.features).long()
+        outputs = self.networks[which].outputs(context.features)
         return prediction(context, outputs, self.centres[which].fine, span)
 
     @property

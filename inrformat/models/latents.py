@@ -25,7 +25,7 @@ class LatentModel(IntegerModel):
 
     def predict(self, features: Tensor, pattern: int) -> Prediction:
         """The distributions of latents with these inputs (inputs, n)."""
-        return prediction(self.networks[PATTERNS.index(pattern)].outputs(features).long())
+        return prediction(self.networks[PATTERNS.index(pattern)].outputs(features))
 
 
 def prediction(outputs: Tensor) -> Prediction:
