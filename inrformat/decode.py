@@ -236,10 +236,14 @@ class File:
     def values_of(self, codes: Array) -> Array:
         """Stored values of codes: low + u (high - low) / 2^16 in float64, rounded half to even, in range."""
         low, high = self.header.range
-        values = low + codes.astype(np.float64) * (high - low) / (1 << base_network.CODE_BITS)
+        values = codes.astype(np.float64)
+        values *= high - low
+        values /= 1 << base_network.CODE_BITS
+        values += low
         if self.dtype.kind != "f":
-            return np.clip(np.rint(values), low, high).astype(self.dtype)
-        result: Array = np.clip(values, low, high).astype(self.dtype) + self.dtype.type(0)  # -0 becomes +0
+            return np.clip(np.rint(values, out=values), low, high, out=values).astype(self.dtype)
+        result: Array = np.clip(values, low, high, out=values).astype(self.dtype)
+        result += self.dtype.type(0)  # -0 becomes +0
         return result
 
     @property
@@ -451,7 +455,7 @@ class File:
             if self.dtype.kind == "f":  # the range itself may be beyond float32
                 return full.double().mul_(high - low).add_(low).clamp_(low, high).float().cpu().numpy()
             full = full.mul_(high - low).add_(low).clamp_(low, high)
-            return full.round_().to(torch.int32).cpu().numpy().astype(self.dtype)
+            return full.round_().cpu().numpy().astype(self.dtype)
 
 
 def resolve_device(name: str) -> torch.device:

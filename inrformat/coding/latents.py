@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Protocol
 
@@ -41,6 +42,8 @@ CONSTANTS = 8
 LARGEST_LATENT = 32767
 UNIT = 16
 """Magnitudes are in units of 1/16 octave."""
+FAR = 255
+"""From here on magnitudes are the greatest."""
 PART = 1 << 13
 PART_GPU = 1 << 20
 
@@ -159,11 +162,19 @@ def walk(
 
 
 def magnitude(values: Tensor) -> Tensor:
-    """16 log2(1 + |v|), rounded down and with straight lines between powers of two, at most 127; v's sign."""
-    size = values.abs() + 1
-    exponent = torch.frexp(size.double())[1].to(size.dtype) - 1
-    octaves = UNIT * exponent + ((size << 4 >> exponent) - UNIT)
-    return values.sign() * octaves.clamp_(max=GREATEST)
+    """16 log2(1 + |v|), rounded down and straight between powers of two, at most 127; v's sign: int8."""
+    return _magnitudes(values.device).take(values.clamp(-FAR, FAR).long() + FAR)
+
+
+@cache
+def _magnitudes(device: torch.device) -> Tensor:
+    """The magnitude of v at v + FAR."""
+    found = []
+    for size in range(1, FAR + 2):
+        exponent = size.bit_length() - 1
+        found.append(min(UNIT * exponent + ((size << 4 >> exponent) - UNIT), GREATEST))
+    both = [-v for v in reversed(found[1:])] + found
+    return torch.tensor(both, dtype=torch.int8, device=device)
 
 
 def to_finer(parents: Tensor, axes: int) -> Tensor:
@@ -198,6 +209,10 @@ class _Band:
         self.smooth = torch.nn.functional.pad(smooth[None, None].float(), (1,) * 6, mode="replicate")[
             0, 0
         ].int()
+        # The magnitude of every difference: from `reach` quarter steps on it is the greatest.
+        reach = min(2 * LARGEST, FAR * step // 4 + 1)
+        every = torch.arange(-reach, reach + 1, device=grid.device)
+        self.slopes = magnitude(torch.div(4 * every, step, rounding_mode="trunc"))
 
     def code(self, band: Tensor, model: Model, exchange: Exchange, first: int) -> Tensor:
         """Exchange the latents, class by class from number `first`; their magnitudes, with a margin."""
@@ -235,7 +250,7 @@ class _Band:
     def _know(self, flat: Tensor, places: Tensor, values: Tensor) -> None:
         flat[places] = values.to(flat.dtype)
         z, y, x = self._split(places)
-        self.known[z + 1, y + 1, x + 1] = magnitude(values.int()).to(torch.int8)
+        self.known[z + 1, y + 1, x + 1] = magnitude(values)
 
     def _split(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _, ny, nx = self.shape
@@ -262,18 +277,18 @@ class _Band:
         return result
 
     def _features(self, places: Tensor, kind: int) -> Tensor:
-        """The inputs (inputs, n) of points: float32 whole numbers in [-127, 127]."""
+        """The inputs (inputs, n) of points: int8 in [-127, 127]."""
         where = self._split(places)
-        out = torch.zeros(inputs(self.pattern), len(places), device=places.device)
+        out = torch.zeros(inputs(self.pattern), len(places), dtype=torch.int8, device=places.device)
         row = 0
 
         def gather(values: Tensor, at: Sequence[Tensor], offsets: Sequence[Shape]) -> Tensor:
             nonlocal row
-            _, ny, nx = values.shape
-            base = ((at[0] + 1) * ny + at[1] + 1) * nx + at[2] + 1
-            flat, first = values.reshape(-1), row
+            first, (_, ny, nx) = row, values.shape
+            flat, base = values.view(-1), (at[0] * ny + at[1]) * nx + at[2]
             for z, y, x in offsets:
-                out[row] = flat[base + ((z * ny + y) * nx + x)]
+                start = ((z + 1) * ny + y + 1) * nx + x + 1
+                torch.index_select(flat[start:], 0, base, out=out[row])
                 row += 1
             return out[first:row]
 
@@ -292,20 +307,20 @@ class _Band:
                 gather(self.earlier[pattern], where, CROSS).abs_()
             else:
                 row += len(CROSS)
-        out[row : row + len(AROUND)] = self._slopes(where)
+        self._slopes(where, out[row : row + len(AROUND)])
         row += len(AROUND)
         self._constants(out[row:], kind)
         return out
 
-    def _slopes(self, where: Sequence[Tensor]) -> Tensor:
+    def _slopes(self, where: Sequence[Tensor], out: Tensor) -> None:
         """By how many quarter steps the smooth points about a point differ from that at its own place."""
         _, ny, nx = self.smooth.shape
-        flat = self.smooth.view(-1)
-        base = ((where[0] + 1) * ny + where[1] + 1) * nx + where[2] + 1
-        offsets = torch.tensor([(z * ny + y) * nx + x for z, y, x in AROUND], device=base.device)
-        differences = flat[base + offsets[:, None]] - flat[base]
-        quarters = torch.div(4 * differences.abs(), self.step, rounding_mode="floor")
-        return (magnitude(quarters) * differences.sign()).float()
+        flat, base = self.smooth.view(-1), (where[0] * ny + where[1]) * nx + where[2]
+        reach = len(self.slopes) // 2
+        own = flat[(ny + 1) * nx + 1 :].index_select(0, base).sub_(reach)
+        for row, (z, y, x) in enumerate(AROUND):
+            beside = flat[((z + 1) * ny + y + 1) * nx + x + 1 :].index_select(0, base)
+            torch.take(self.slopes, beside.sub_(own).clamp_(0, 2 * reach).long(), out=out[row])
 
     def _constants(self, out: Tensor, kind: int) -> None:
         out[0] = CONSTANT
