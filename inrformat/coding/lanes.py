@@ -64,14 +64,16 @@ def encode(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The code of bricks' symbols: (bricks, lanes) final states, and each brick's words in reading order.
 
-    classes   (tables, columns, bottoms), each (bricks, n) int64, in the order in which they are decoded. No
-              column but the escape's is less than its bottom, which takes over the frequencies below it.
+    classes   (tables, columns, bottoms), each (bricks, n) of whole numbers, in the order in which they are
+              decoded. No column but the escape's is less than its bottom, which takes over the frequencies
+              below it.
     """
     tables, _, _ = classes[0]
     bricks, device = len(tables), tables.device
     states = torch.full((bricks, lanes), LOW, dtype=torch.int64, device=device)
     spilled: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for tables, columns, bottoms in reversed(classes):
+    for symbols in reversed(classes):
+        tables, columns, bottoms = (part.long() for part in symbols)
         flat, (low, high) = tables * COLUMNS + columns, _bottoms(tables, bottoms)
         frequencies, starts, _ = _bank(device)
         lowest = (columns == bottoms) & (columns != mixtures.ESCAPE)
@@ -82,13 +84,13 @@ def encode(
             part = slice(first, min(first + lanes, n))
             x, fs = states[:, : part.stop - part.start], f[:, part]
             spill = x >= fs << 32 - PRECISION
-            spilled.append(((x & 0xFFFF).int(), spill))
+            spilled.append((x.short(), spill))  # the lowest 16 bits
             x = torch.where(spill, x >> WORD, x)
             quotient = x // fs
             states[:, : x.shape[1]] = (quotient << PRECISION) + (x - quotient * fs) + c[:, part]
     words = torch.cat([w for w, _ in reversed(spilled)], dim=1)
     mask = torch.cat([s for _, s in reversed(spilled)], dim=1)
-    return states, [w[m] for w, m in zip(words, mask, strict=True)]
+    return states, [w[m].int() & 0xFFFF for w, m in zip(words, mask, strict=True)]
 
 
 class Decoder:

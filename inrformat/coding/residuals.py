@@ -55,9 +55,12 @@ class Residuals:
         beyond = high.abs() - _reach(predicted.table) - 1
         escaped = beyond >= 0
         columns = torch.where(escaped, mixtures.ESCAPE, high + mixtures.ZERO)
-        self._symbols.append((predicted.table, columns, _bottom(predicted, self.step)))
-        self._low.append((raised & (1 << predicted.bits) - 1, predicted.bits))
-        self._escapes.append((escaped, 2 * beyond + (high < 0)))
+        # Kept until all classes are known: in as few bytes as they fit.
+        self._symbols.append(
+            (predicted.table.short(), columns.short(), _bottom(predicted, self.step).short())
+        )
+        self._low.append(((raised & (1 << predicted.bits) - 1).short(), predicted.bits.to(torch.uint8)))
+        self._escapes.append((escaped, (2 * beyond + (high < 0)).int()))
         return predicted.centre + residual * self.step
 
     def bits(self) -> float:
@@ -95,11 +98,11 @@ class Residuals:
 
 def _pack(low: torch.Tensor, bits: torch.Tensor) -> bytes:
     """The low bits one after the other, least significant first, in bytes that fill from their lowest bit."""
-    ends = bits.cumsum(0)
+    ends = bits.cumsum(0, dtype=torch.int64)
     size = int(ends[-1] + 7) >> 3
     at = ends - bits
     packed = torch.zeros(size + 3, dtype=torch.int32, device=low.device)
-    window = (low << (at & 7)).int()
+    window = low.int() << (at & 7).int()
     for byte in range(3):
         packed.index_add_(0, (at >> 3) + byte, window >> 8 * byte & 255)
     return packed[:size].to(torch.uint8).cpu().numpy().tobytes()
