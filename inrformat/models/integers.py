@@ -2,8 +2,7 @@
 
 Weights are integers in units of 1/512, inputs and activations in [-127, 127] in units of 1/16; every sum
 stays below 2^24, so float32 (or float64) matrix products are exact, in any order, on every machine. Where a
-CPU multiplies bytes fast, so do we: a weight is then 128 high + low, two numbers of 7 bits. With those not
-even a CPU that adds pairs of products in 16 bits (AVX-512 without VNNI) can saturate: 2 * 255 * 64 < 2^15.
+CPU multiplies bytes fast, so do we: a weight is then 128 high + low.
 """
 
 from __future__ import annotations
@@ -70,7 +69,9 @@ class Network:
 
     @cached_property
     def _products(self) -> tuple[_Product, _Product, _Product]:
-        kind = _Bytes if self.first.device.type == "cpu" and _multiplies_bytes_fast() else _Floats
+        device = self.first.device
+        fast = device.type == "cpu" and _multiplies_bytes_fast() and multiplies_bytes(device)
+        kind = _Bytes if fast else _Floats
         return kind(self.first), kind(self.second), kind(self.last)
 
 
@@ -111,6 +112,17 @@ class _Bytes:
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         high, low = torch._int_mm(self.parts, values).chunk(2)
         return low.add_(high, alpha=128)
+
+
+@cache
+def multiplies_bytes(device: torch.device) -> bool:
+    """Whether products of bytes are exact there: CPUs have been known to add two of them in 16 bits."""
+    most = torch.full((32, 64), GREATEST, dtype=torch.int8, device=device)
+    try:
+        sums = [torch._int_mm(part, most.T.contiguous()) for part in (most, -most)]
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return all(bool((s.abs() == 64 * GREATEST**2).all()) for s in sums)
 
 
 @cache

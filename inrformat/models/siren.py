@@ -27,6 +27,7 @@ from ..coding.network import (
 )
 from ..coding.sine import PHASE_BITS
 from ..parallel import map_on_cores
+from .integers import multiplies_bytes
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -127,7 +128,7 @@ class _Product:
         rows, inputs = weights.shape
         table = torch.from_numpy(activation_table(layer.scale)).to(device)
         small = bool(weights.abs().max() <= 127) and sum_bound(layer) < 1 << 31
-        self.limbs = small and rows % 8 == 0 and inputs % 8 == 0
+        self.limbs = small and rows % 8 == 0 and inputs % 8 == 0 and multiplies_bytes(device)
         if self.limbs:
             self.weights = weights.T.contiguous().to(device, torch.int8)
             self.tables = [(table >> LIMB).to(torch.int8), (table & (1 << LIMB) - 1).to(torch.int8)]
