@@ -25,7 +25,7 @@ from .lattice import Context, Lattice, Prediction, Shape, Span, Split, order_of_
 from .residuals import Code, Residuals, Source
 
 RAW, CONSTANT, CODED = 0, 1, 2
-PART = 1 << 13
+PART = 1 << 14
 """Points that are predicted at a time on a CPU: what is made of them fits its cache."""
 PART_GPU = 1 << 20
 BRICK = (64, 128, 128)

@@ -79,15 +79,16 @@ def encode(
         lowest = (columns == bottoms) & (columns != mixtures.ESCAPE)
         f = torch.where(lowest, high - low, frequencies[flat])
         c = torch.where(lowest, low, starts[flat])
+        limits, rest = f << 32 - PRECISION, TOTAL - f
         n = f.shape[1]
         for first in range((n - 1) // lanes * lanes, -1, -lanes):
             part = slice(first, min(first + lanes, n))
-            x, fs = states[:, : part.stop - part.start], f[:, part]
-            spill = x >= fs << 32 - PRECISION
-            spilled.append((x.short(), spill))  # the lowest 16 bits
-            x = torch.where(spill, x >> WORD, x)
-            quotient = x // fs
-            states[:, : x.shape[1]] = (quotient << PRECISION) + (x - quotient * fs) + c[:, part]
+            state = states[:, : part.stop - part.start]
+            spill = state >= limits[:, part]
+            spilled.append((state.short(), spill))  # the lowest 16 bits
+            x = torch.where(spill, state >> WORD, state)
+            # TOTAL (x div f) + x mod f + c
+            torch.addcmul(x + c[:, part], x // f[:, part], rest[:, part], out=state)
     words = torch.cat([w for w, _ in reversed(spilled)], dim=1)
     mask = torch.cat([s for _, s in reversed(spilled)], dim=1)
     return states, [w[m].int() & 0xFFFF for w, m in zip(words, mask, strict=True)]

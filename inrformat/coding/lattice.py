@@ -98,6 +98,17 @@ def neighbours(kind: int) -> tuple[Offset, ...]:
 
 
 @cache
+def _rows(kind: int) -> tuple[tuple[Offset, int, int], ...]:
+    """A class's neighbours in rows along a: (the first one's offset, the step between them, how many)."""
+    rows: dict[tuple[int, int], list[int]] = {}
+    for b, c, a in neighbours(kind):
+        rows.setdefault((b, c), []).append(a)
+    return tuple(
+        ((b, c, row[0]), row[1] - row[0] if len(row) > 1 else 1, len(row)) for (b, c), row in rows.items()
+    )
+
+
+@cache
 def taps(kind: int) -> tuple[Offset, ...]:
     """Offsets of the neighbours that a linear predictor of a class weighs: more, and farther ones."""
     return _known_within(kind, TAP_REACH**2)
@@ -118,6 +129,11 @@ def _known_within(kind: int, squared: int) -> tuple[Offset, ...]:
 def nearest(kind: int) -> tuple[int, ...]:
     """Which of `neighbours` lie in the 3 x 3 x 3 cube: the spread is taken over them."""
     return tuple(i for i, offset in enumerate(neighbours(kind)) if max(map(abs, offset)) == 1)
+
+
+@cache
+def _nearest(kind: int, device: torch.device) -> torch.Tensor:
+    return torch.tensor(nearest(kind), device=device)
 
 
 def inputs(kind: int) -> int:
@@ -193,6 +209,20 @@ class Lattice:
         first, last = b + 2 * rows.start, b + 2 * rows.stop - 1
         return self._padded[bricks, first:last:2, c : c + 2 * mc - 1 : 2, a : a + 2 * ma - 1 : 2]
 
+    def gather(self, kind: int, part: Part, out: torch.Tensor) -> None:
+        """All `neighbours` of the points of a part of a class: (neighbours, bricks, b, c, a)."""
+        bricks, rows = part
+        sn, sb, sc, sa = self._padded.stride()
+        pb, pc = CLASSES[kind]
+        first = 0
+        for offset, step, count in _rows(kind):
+            b, c, a = (TAP_REACH + p + o for p, o in zip((pb, pc, 1), offset, strict=True))
+            start = bricks.start * sn + (b + 2 * rows.start) * sb + c * sc + a * sa
+            shape = (count, *out.shape[1:])
+            strides = (step * sa, sn, 2 * sb, 2 * sc, 2 * sa)
+            out[first : first + count] = self._padded.as_strided(shape, strides, start)
+            first += count
+
     def parts(self, kind: int, most: int) -> Iterator[Part]:
         """A class of all bricks in parts of about `most` points, so that what is made of them stays small."""
         count = len(self.values)
@@ -244,8 +274,7 @@ class Context:
         bricks, rows = part
         shape = (bricks.stop - bricks.start, rows.stop - rows.start, *lattice.class_shape(kind)[1:])
         features = lattice.values.new_empty(len(offsets) + FEATURES, *shape)
-        for i, offset in enumerate(offsets):
-            features[i] = lattice.neighbour(kind, part, offset)
+        lattice.gather(kind, part, features[: len(offsets)])
         features = features.view(len(features), -1)
         near = {offset: features[i] for i, offset in enumerate(offsets) if sum(map(abs, offset)) == 1}
         centre = near[0, 0, -1] + near[0, 0, 1]
@@ -256,9 +285,8 @@ class Context:
             centre = torch.floor((2 * centre + beside + 4) * 0.125)
         differences = features[: len(offsets)]
         differences -= centre
-        spread = torch.full_like(centre, span.step)
-        for i in nearest(kind):
-            spread += differences[i].abs()
+        near_by = differences.index_select(0, _nearest(kind, centre.device))
+        spread = near_by.abs_().sum(dim=0).add_(span.step)
         mantissa, exponent = torch.frexp(spread)
         exponent = exponent.long() - 1
         quarter = (mantissa * 8).long() - 4
