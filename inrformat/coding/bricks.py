@@ -26,7 +26,7 @@ from .residuals import Code, Residuals, Source
 
 RAW, CONSTANT, CODED = 0, 1, 2
 PART = 1 << 14
-"""Points that are predicted at a time on a CPU: what is made of them fits its cache."""
+"""Points that are predicted at a time on a CPU: more no longer fit its cache, fewer take more steps."""
 PART_GPU = 1 << 20
 BRICK = (64, 128, 128)
 """Voxels (z, y, x) that a brick has at the most, as our encoder cuts them."""

@@ -116,7 +116,7 @@ class Decoder:
         pairs = _pairs(tables.device)
         lanes, n = self._states.shape[1], tables.shape[1]
         rows, (low, high) = (tables * TOTAL).int(), _bottoms(tables, bottoms)
-        # Whether some lane's bottom reaches beyond its own column, for each step.
+        # For each step, whether there is anything at or below the bottom of some lane.
         wide = torch.nn.functional.pad((high > low).any(dim=0), (0, -n % lanes)).view(-1, lanes).any(dim=1)
         found = torch.empty_like(rows)
         last = self._words.shape[1] - 1
