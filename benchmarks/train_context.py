@@ -4,7 +4,8 @@
                                        [--steps 150000] [--name context --version 2]
 
 New rows begin with random weights that nothing reads yet, so that training begins with what the old model knows.
-The shipped context-2 took 150,000 steps, 65 minutes of a core that was shared with other work.
+The shipped context-2 took 150,000 steps, 81 minutes of a core that was shared with other work, and also saw two thick
+series of the head phantom.
 """
 
 from __future__ import annotations
