@@ -251,7 +251,7 @@ def _refit(
     order = torch.randperm(len(linear), generator=torch.Generator().manual_seed(seed))
     features, targets = seen.features[order], seen.targets[order]
     hidden = torch.cat(
-        [network.before_last(x.T.float()).T.to(torch.int8) for x in torch.split(features, BATCH)]
+        [network.before_last(x.T.contiguous()).T.to(torch.int8) for x in torch.split(features, BATCH)]
     )
     points, fine = share * sum(count for _, _, count in found), _finest(network.last[0])
     problems = [_Problem(network, Centre(fine), Seen(features, targets), hidden, points)]
