@@ -166,9 +166,13 @@ def test_no_file(tmp_path):
 def test_shipped_files_are_all_valid():
     paths = list(registry.SHIPPED.glob("*"))
     assert [p.suffix for p in paths] == [".inrm"] * len(paths)
-    others = {
-        registry.DEFAULT_CONTEXT: registry.load_context,
-        registry.DEFAULT_LATENTS: registry.load_latents,
-    }
+    assert {
+        registry.DEFAULT,
+        registry.DEFAULT_RESTORER,
+        registry.DEFAULT_CONTEXT,
+        registry.DEFAULT_LATENTS,
+    } <= {p.name for p in paths}
+    others = {"context": registry.load_context, "latents": registry.load_latents}
     for path in paths:
-        assert others.get(path.name, load_model)(path).header is not None
+        name = path.name.rpartition("-")[0]
+        assert others.get(name, load_model)(path).header.name.startswith(name)
