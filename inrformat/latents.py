@@ -31,7 +31,7 @@ SECTIONS = (LatentHeader.SECTION, latent_code.SECTION, EMBEDDED)
 def write(latents: Latents, model: LatentModel) -> tuple[list[tuple[str, bytes]], torch.Tensor]:
     """The sections that hold latents, and the codes (z, y, x) that they decode to."""
     pyramid = latents.pyramid
-    data, lanes, grid = latent_code.encode(pyramid, latents.smooth, latents.bands, model)
+    data, lanes, grid = latent_code.encode(pyramid, latents.smooth, latents.bands, model, latents.wanted)
     header = LatentHeader(pyramid.masks, pyramid.steps, pyramid.bias, lanes, model.reference)
     return [(LatentHeader.SECTION, header.pack()), (latent_code.SECTION, data)], _clamped(grid)
 

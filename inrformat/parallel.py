@@ -7,20 +7,25 @@ the threads is always waiting for its turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TypeVar
 
 import torch
 
+_cores: ContextVar[int | None] = ContextVar("cores", default=None)
+"""How many `map_on_cores` uses, where torch itself is set to use one."""
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def map_on_cores(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`function` of every item, in order, on as many cores as torch is set to use. On the CPU only."""
-    cores = torch.get_num_threads()
+    before = torch.get_num_threads()
+    cores = _cores.get() or before
     if cores == 1:
         return [function(item) for item in items]
 
@@ -31,7 +36,20 @@ def map_on_cores(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     try:
         return list(_pool(cores).map(alone, items))
     finally:
-        torch.set_num_threads(cores)
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """For many small operations: torch uses one core meanwhile, `map_on_cores` as many as it did before."""
+    before = torch.get_num_threads()
+    token = _cores.set(_cores.get() or before)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _cores.reset(token)
 
 
 @cache

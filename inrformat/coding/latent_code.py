@@ -13,7 +13,7 @@ the rest  the residuals of all other latents, see coding.residuals
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -26,9 +26,9 @@ from ..container.codes import fail
 from ..container.headers import MOST_LANES
 from . import integers
 from .bank import FAMILIES, GREATEST, SCALES
-from .latents import LARGEST_LATENT, Model, Pyramid, walk
+from .latents import LARGEST_LATENT, Model, Places, Pyramid, walk
 from .lattice import Prediction
-from .residuals import Code, Residuals, Source
+from .residuals import Code, Residuals, Source, costs
 
 Ints = npt.NDArray[np.int64]
 
@@ -41,6 +41,12 @@ MOST_PER_BYTE = 4096
 """Values of an integer array for each of its bytes: a symbol takes 1/350 of a bit at least."""
 BITS_PER_LANE = 2048
 """A lane costs about 16."""
+BIT = 0.115
+"""Squared steps that a bit is worth: 2 ln 2 / 12, by which the error falls for it at high rates. Measured to
+be the best of 0.07, 0.1, 0.115, 0.13 and 0.16, with 2 to 3% fewer bytes than by fit.latents alone."""
+
+Wanted = Callable[[Places], Tensor]
+"""The coefficients of points, in steps."""
 
 
 @dataclass
@@ -92,9 +98,10 @@ def _most(level: int) -> int:
 
 
 class _Writer:
-    """Notes what the latents are."""
+    """Notes what the latents are, or chooses them by what is wanted."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, bias: Sequence[int], wanted: Wanted | None) -> None:
+        self.bias, self.wanted = bias, wanted
         self.births = [_Births() for _ in range(classes)]
         self.residuals = Residuals(1)
         self.symbols = 0
@@ -104,8 +111,10 @@ class _Writer:
         self.births[number] = _Births.of(true.cpu().numpy().astype(np.int64))
         return true
 
-    def predicted(self, true: Tensor, prediction: Prediction) -> Tensor:
+    def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
         """See coding.latents.Exchange."""
+        if self.wanted is not None:
+            true = worthwhile(self.wanted(places), self.bias[places.which] / 256, prediction)
         self.symbols += len(true)
         self.residuals.push(true[None].long() + OFFSET, _batch(prediction))
         return true
@@ -122,7 +131,7 @@ class _Reader:
         births, self.births[number] = self.births[number], _Births()
         return torch.from_numpy(births.place(len(true))).to(true.device)
 
-    def predicted(self, true: Tensor, prediction: Prediction) -> Tensor:
+    def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
         """See coding.latents.Exchange."""
         if self.source is None:
             raise fail("bad-latents", "there is no code of latents that are predicted", section=SECTION)
@@ -140,11 +149,31 @@ def _batch(prediction: Prediction) -> Prediction:
     return Prediction(prediction.centre[None] + OFFSET, prediction.table[None], prediction.bits[None])
 
 
+def worthwhile(coefficients: Tensor, bias: float, prediction: Prediction) -> Tensor:
+    """The latents (n) of coefficients in steps: the nearest, one less, or none, by error and bits."""
+    size = coefficients.abs()
+    nearest = torch.floor(size + 0.5).clamp_(max=LARGEST_LATENT)
+    choices = torch.stack([nearest, (nearest - 1).clamp_(min=0), torch.zeros_like(nearest)])
+    error = (choices - bias * (choices > 0) - size).square_()
+    choices *= coefficients.sign()
+    bits = torch.stack([costs(choice.long(), prediction) for choice in choices])
+    best = (error + BIT * bits).argmin(0)
+    return choices.gather(0, best[None])[0].to(torch.int16)
+
+
 def encode(
-    pyramid: Pyramid, smooth: Tensor, bands: dict[tuple[int, int], Tensor], model: Model
+    pyramid: Pyramid,
+    smooth: Tensor,
+    bands: dict[tuple[int, int], Tensor],
+    model: Model,
+    wanted: Wanted | None = None,
 ) -> tuple[bytes, int, Tensor]:
-    """(the section, how many lanes it has, the grid) of the latents; see coding.latents.walk."""
-    writer = _Writer(len(pyramid.class_sizes()))
+    """(the section, how many lanes it has, the grid) of the latents; see coding.latents.walk.
+
+    wanted   where it is given, latents that are predicted are not those of `bands`, but what it makes worth
+             their bits.
+    """
+    writer = _Writer(len(pyramid.class_sizes()), pyramid.bias, wanted)
     grid = walk(pyramid, smooth, bands, model, writer)
     lanes = max(1, min(MOST_LANES, int(writer.residuals.bits()) // BITS_PER_LANE)) if writer.symbols else 0
     counts = b"".join(_varint(len(b.gaps)) + bytes([b.level] if len(b.gaps) else []) for b in writer.births)

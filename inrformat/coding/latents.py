@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..parallel import map_on_cores
+from ..parallel import alone, map_on_cores
 from .lattice import CONSTANT, GREATEST, Prediction, Shape
 from .wavelet import LARGEST, PATTERNS, Level, inverse, levels_of
 
@@ -67,8 +67,22 @@ class Exchange(Protocol):
     def quiet(self, number: int, true: Tensor) -> Tensor:
         """The latents (n) of the quiet points of a class; its number counts all classes. `true`, if known."""
 
-    def predicted(self, true: Tensor, prediction: Prediction) -> Tensor:
+    def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
         """The latents (n) of the other points."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Some points of a band.
+
+    which   of a pyramid's steps is the band's own.
+    at      (n) where they are in the flat band.
+    """
+
+    level: Level
+    pattern: int
+    which: int
+    at: Tensor
 
 
 @dataclass(frozen=True)
@@ -149,11 +163,12 @@ def walk(
             points = level.band(grid, pattern)
             if points.numel() == 0:
                 continue
-            context = _Band(level, number, pattern, pyramid.steps[which], points.shape, coarser, sizes, grid)
+            context = _Band(level, number, pattern, which, points.shape, pyramid, coarser, sizes, grid)
             band = bands.setdefault(
                 (number, pattern), torch.zeros(points.shape, dtype=torch.int16, device=device)
             )
-            sizes[pattern] = context.code(band, model, exchange, classes)
+            with alone():
+                sizes[pattern] = context.code(band, model, exchange, classes)
             classes += len(CLASSES)
             points.copy_(pyramid.value(band, which))
         inverse(grid, level)
@@ -193,13 +208,14 @@ class _Band:
         level: Level,
         number: int,
         pattern: int,
-        step: int,
+        which: int,
         shape: torch.Size,
+        pyramid: Pyramid,
         coarser: tuple[int, dict[int, Tensor]],
         earlier: dict[int, Tensor],
         grid: Tensor,
     ) -> None:
-        self.level, self.number, self.pattern, self.step, self.shape = level, number, pattern, step, shape
+        self.level, self.number, self.pattern, self.which, self.shape = level, number, pattern, which, shape
         self.known = _margin(shape, grid.device)
         self.earlier = earlier
         mask, parents = coarser
@@ -210,6 +226,7 @@ class _Band:
             0, 0
         ].int()
         # The magnitude of every difference: from `reach` quarter steps on it is the greatest.
+        step = pyramid.steps[which]
         reach = min(2 * LARGEST, FAR * step // 4 + 1)
         every = torch.arange(-reach, reach + 1, device=grid.device)
         self.slopes = magnitude(torch.div(4 * every, step, rounding_mode="trunc"))
@@ -226,7 +243,8 @@ class _Band:
                 self._know(flat, places, exchange.quiet(first + kind, flat[places]))
             if len(places := at[~quiet]):
                 prediction = self._predict(model, places, kind)
-                self._know(flat, places, exchange.predicted(flat[places], prediction))
+                own = Places(self.level, self.pattern, self.which, places)
+                self._know(flat, places, exchange.predicted(own, flat[places], prediction))
         return self.known
 
     def _still(self) -> Tensor:

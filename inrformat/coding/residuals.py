@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,23 @@ def _bottom(predicted: Prediction, step: int) -> torch.Tensor:
     residual = torch.div(step // 2 - predicted.centre, step, rounding_mode="floor")
     high = residual + (1 << predicted.bits >> 1) >> predicted.bits
     return torch.maximum(high, -_reach(predicted.table) - 1) + mixtures.ZERO
+
+
+def costs(true: torch.Tensor, predicted: Prediction) -> torch.Tensor:
+    """The bits (n) that whole numbers would take as they are predicted, about."""
+    residual = true - predicted.centre
+    high = residual + (1 << predicted.bits >> 1) >> predicted.bits
+    column = torch.where(high.abs() > _reach(predicted.table), mixtures.ESCAPE, high + mixtures.ZERO)
+    return _bits(true.device)[predicted.table, column] + predicted.bits
+
+
+@cache
+def _bits(device: torch.device) -> torch.Tensor:
+    """Of every symbol of every row of the bank, float32; an escape takes a byte more."""
+    frequencies = np.maximum(mixtures.frequencies(), 1).astype(np.float32)
+    bits = mixtures.PRECISION - np.log2(frequencies)
+    bits[:, mixtures.ESCAPE] += 8
+    return torch.from_numpy(bits).to(device)
 
 
 class Residuals:

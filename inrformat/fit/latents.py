@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..coding.latents import LARGEST_LATENT, Pyramid, inputs, to_finer, walk
+from ..coding.latents import LARGEST_LATENT, Places, Pyramid, inputs, to_finer, walk
 from ..coding.lattice import Prediction
 from ..coding.network import CODE_BITS
 from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
@@ -23,9 +23,10 @@ from .context import FloatNetwork, Pool, Seen, TrainProgress, learn, optimizers_
 
 LIKELY = 0.62
 """A coefficient of so many steps is likely to be worth a latent that is not zero."""
-BIT = 0.06
-"""By how many steps a coefficient must be larger for every bit that its latent costs. A bit is worth
-2 ln 2 / 12 squared steps at high rates, half of which this is; measured to be the best of 0.03, 0.06, 0.1."""
+BIT = 0.09
+"""By how many steps a coefficient must be larger for every bit that its latent costs; measured to be the best
+of 0.03, 0.06, 0.09 and 0.12 for births. Latents that are predicted are chosen as they are coded: see
+coding.latent_code.worthwhile."""
 ROUNDING = 0.42
 """Beyond the first, a larger latent costs a bit or two more."""
 PARENT = 4
@@ -49,11 +50,17 @@ Grid = tuple[npt.NDArray[np.uint16], tuple[float, float, float]]
 
 @dataclass(frozen=True)
 class Latents:
-    """A grid's latents: those of the coarsest smooth points, and of (level, pattern)."""
+    """A grid's latents: those of the coarsest smooth points, and of (level, pattern); its coefficients."""
 
     pyramid: Pyramid
     smooth: Tensor
     bands: dict[tuple[int, int], Tensor]
+    coefficients: Tensor
+
+    def wanted(self, places: Places) -> Tensor:
+        """See coding.latent_code.Wanted."""
+        band = places.level.band(self.coefficients, places.pattern)
+        return band.reshape(-1)[places.at] / self.pyramid.steps[places.which]
 
 
 class Analysis:
@@ -88,7 +95,7 @@ class Analysis:
         every = [*(steps[i] for i in range(len(steps))), own]
         biases = (*(bias[i] for i in range(len(bias))), 0)
         pyramid = Pyramid(self.shape, self.masks, tuple(every), biases)
-        return Latents(pyramid, torch.round(smooth / own).int(), bands)
+        return Latents(pyramid, torch.round(smooth / own).int(), bands, self.coefficients)
 
     def error(self, step: float) -> float:
         """The mean squared error that the latents of such a step make in the grid, about; in codes."""
@@ -222,7 +229,7 @@ class _Recorder:
         """See coding.latents.Exchange."""
         return true
 
-    def predicted(self, true: Tensor, prediction: Prediction) -> Tensor:
+    def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
         """See coding.latents.Exchange."""
         keep = torch.randperm(len(true))[:KEPT]
         numbers = prediction.centre[keep]
