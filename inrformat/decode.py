@@ -60,7 +60,8 @@ def decode(
 ) -> Volume:
     """The volume in an .inrv file, given by its bytes or its path.
 
-    level   "full": the original's shape. "preview": the LR grid, exact on every machine.
+    level   "full": the original's shape. "preview": the LR grid, or a coarser level of its latents where
+            it is large; exact on every machine.
     device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
     tile    LR voxels (z, y, x) that super-resolution works on at a time: it bounds the memory of a GPU.
     models  folders to look for models in, besides the shipped ones and $INRFORMAT_MODELS.
@@ -78,7 +79,7 @@ def decode(
 class File:
     """An open .inrv file; nothing is decoded until it is asked for. `inrformat.open` gives one.
 
-    shape      (z, y, x) at full size; `lr_shape` that of the preview.
+    shape      (z, y, x) at full size; `lr_shape` that of the LR grid.
     header, measured, provenance   the file's records; the latter two may be None.
     damaged    "raise" or "fill": what to do about a damaged brick; see `decode`.
     use_sr     False: bring the LR grid to full size with Lanczos, even when the file names a model.
@@ -213,15 +214,24 @@ class File:
         self.bricks  # noqa: B018
 
     def preview(self) -> Volume:
-        """The LR grid in stored values, and its own spacing and affine: the same bytes on every machine."""
-        values = self.values_of(self.codes().cpu().numpy())
+        """The LR grid in stored values, and its own spacing and affine: the same bytes on every machine.
+
+        Of a large grid of latents a coarser level of their pyramid, which is made sooner.
+        """
+        codes, strides = self.evaluator.preview()
         factors = np.array(self.header.factors, float)
+        steps = factors * strides
         step = np.eye(4)
-        step[:3, :3] = np.diag(factors)
+        step[:3, :3] = np.diag(steps)
         step[:3, 3] = (factors - 1) / 2
-        volume = self._volume(values)
-        z, y, x = (float(s * f) for s, f in zip(volume.spacing, factors, strict=True))
-        return replace(volume, spacing=(z, y, x), affine=volume.affine @ step)
+        volume = self._volume(self.values_of(codes.cpu().numpy()))
+        z, y, x = (float(s * f) for s, f in zip(volume.spacing, steps, strict=True))
+        slope, intercept = (
+            _of_slices(values, self.lr_shape[0])[:: strides[0]]
+            for values in (self.header.slope, self.header.intercept)
+        )
+        affine = volume.affine @ step
+        return replace(volume, spacing=(z, y, x), affine=affine, slope=slope, intercept=intercept)
 
     def codes(self, box: Box | None = None) -> torch.Tensor:
         """The base network's codes in a box of the LR grid, or in all of it: int32; see coding.network."""

@@ -67,13 +67,22 @@ class Evaluator:
         self._reader = reader
         self._codes: torch.Tensor | None = None
 
+    def preview(self) -> tuple[torch.Tensor, tuple[int, int, int]]:
+        """The codes of the preview: int32; and the strides of its points in the LR grid. FormatError."""
+        finest = self.pyramid.preview
+        codes = self._decode(finest) if finest else self.codes()
+        return codes, self.pyramid.strides_of_levels[finest]
+
     def codes(self, box: Box | None = None) -> torch.Tensor:
         """The codes in a box of the LR grid, or in all of it: int32; see coding.network. FormatError."""
         if self._codes is None:
-            data = self._reader.read(latent_code.SECTION)
-            grid = latent_code.decode(data, self.pyramid, self.lanes, self.model, self.device)
-            self._codes = _clamped(grid)
+            self._codes = self._decode(0)
         return self._codes if box is None else self._codes[tuple(slice(a, b) for a, b in box)]
+
+    def _decode(self, finest: int) -> torch.Tensor:
+        """The codes of all points of a level."""
+        data = self._reader.read(latent_code.SECTION)
+        return _clamped(latent_code.decode(data, self.pyramid, self.lanes, self.model, self.device, finest))
 
 
 def _clamped(grid: torch.Tensor) -> torch.Tensor:

@@ -215,6 +215,41 @@ def test_a_head_there_and_back(head):
     assert preview.data.shape == info.lr_shape
 
 
+def test_a_preview_is_a_coarser_level(head, monkeypatch):
+    """Between the LR grid's points the finest levels say what is missing; the slopes follow the slices."""
+    volume, file = head
+    whole = inrformat.decode(file, level="preview", device="cpu")
+    monkeypatch.setattr(latents, "PREVIEW_POINTS", whole.data.size - 1)
+    small = inrformat.decode(file, level="preview", device="cpu")
+    with inrformat.open(file) as opened:
+        pyramid = opened.evaluator.pyramid
+        strides = pyramid.strides_of_levels[pyramid.preview]
+    assert pyramid.preview == 1
+    z, y, x = strides
+    assert small.data.shape == whole.data[::z, ::y, ::x].shape
+    np.testing.assert_allclose(small.spacing, np.multiply(whole.spacing, strides))
+    np.testing.assert_allclose(small.affine, whole.affine @ np.diag([*strides, 1]))
+    error = small.data.astype(float) - whole.data[::z, ::y, ::x]
+    assert 20 * np.log10(np.ptp(volume.data) / np.sqrt((error**2).mean())) > 20
+    assert abs(float(error.mean())) < 0.01 * np.ptp(volume.data)
+    monkeypatch.setattr(latents, "PREVIEW_POINTS", 0)  # no level is as small
+    least = inrformat.decode(file, level="preview", device="cpu")
+    assert least.data.shape == tuple(-(-n // s) for n, s in zip(whole.shape, pyramid.strides, strict=True))
+
+
+def test_slopes_of_a_preview(monkeypatch):
+    data = head_phantom((20, 24, 24), seed=2).data
+    slopes = tuple(1 + 0.5 * z for z in range(20))
+    volume = inrformat.Volume(data, slope=slopes, intercept=tuple(-z for z in range(20)))
+    file = inrformat.encode(volume, ratio=4, factors=(1, 1, 1), device="cpu", progress=False)
+    monkeypatch.setattr(latents, "PREVIEW_POINTS", 200)
+    small = inrformat.decode(file, level="preview", device="cpu")
+    step = round(small.spacing[0])
+    assert step > 1
+    assert small.slope == slopes[::step]
+    assert small.intercept == volume.intercept[::step]
+
+
 def test_a_region_is_cut_out_of_the_whole(head):
     _, file = head
     whole = inrformat.decode(file, device="cpu").data

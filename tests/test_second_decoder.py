@@ -10,6 +10,7 @@ import re
 import struct
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,7 @@ import sr_vectors
 import inrformat
 import inrformat.fit.tuning
 from inrformat import fit
-from inrformat.coding import bricks
+from inrformat.coding import bricks, latents
 from inrformat.coding.lattice import taps
 from inrformat.models import registry
 from inrformat.models.context import LAYERS, NETWORKS, Centre
@@ -363,6 +364,7 @@ AXES = st.one_of(st.integers(1, 4), st.integers(1, 13))
     shape=st.tuples(AXES, AXES, AXES),
     masks=st.lists(st.integers(1, 7), max_size=6),
     seed=st.integers(0, 2**32 - 1),
+    most=st.sampled_from([0, 1, 40, 300, 2**21]),
     step=st.sampled_from([1, 30, 3000, 60000]),
     share=st.sampled_from([0.0, 0.003, 0.05, 0.5]),
     size=st.sampled_from([1.0, 5.0, 200.0, 5000.0]),
@@ -374,6 +376,7 @@ def test_random_latents(
     shape: Any,
     masks: Any,
     seed: int,
+    most: int,
     step: int,
     share: float,
     size: float,
@@ -388,8 +391,14 @@ def test_random_latents(
             shape, masks, seed, step=step, bias=127, share=share, size=size, spikes=spikes, model=model
         )
     data = parts.file()
-    own = second.preview(second.read_file(data))
-    assert own.tobytes() == inrformat.decode(data, level="preview", device="cpu").data.tobytes()
+    with (
+        unittest.mock.patch.object(latents, "PREVIEW_POINTS", most),
+        unittest.mock.patch.object(second.inrv_latents, "PREVIEW", most),
+    ):
+        own = second.preview(second.read_file(data))
+        preview = inrformat.decode(data, level="preview", device="cpu").data
+    assert own.shape == preview.shape
+    assert own.tobytes() == preview.tobytes()
 
 
 MODELS = {

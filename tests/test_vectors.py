@@ -30,6 +30,7 @@ PUBLISHED = "2d45527200c1dbf08a6ffcd81efd5c003b324d0ba9bf7c5adfea35cd05bcb804"
 PUBLISHED_LATTICE = "9345a10ee3a64a8f90857f579ad50b671d8662859355fa0f111be9a831f3a94f"
 """Of those of lossless and bounded volumes, with their full levels."""
 PUBLISHED_PREDICTORS = "0a4dada7dfcb59d35121fbe4b9934149d0a852d9d905ca194e4f9a3bb6d8f76b"
+PUBLISHED_PREVIEW = "64dc6f0eb332b562f21ecb9a7882676ce1f45bf5bbf7c23213eb9c2d5a324f29"
 PUBLISHED_LATENTS = "05679dd9b27ebf1fdbc3cd1249c5e5e7ca51ff9164415d5d94423e203c2f08cd"
 """Of those of latents, with their full levels where these are exact."""
 PUBLISHED_SR = "1a82a3281758be59d6a6a3edd595728ca3d80a2c5bdccf68ab2a29a9b658dd41"
@@ -73,13 +74,15 @@ def test_the_vectors_are_small() -> None:
 def test_files_of_version_1_decode_for_ever() -> None:
     """A published vector never changes and is never taken away. New ones are appended here by their own line."""
     assert (MAJOR, MINOR) == (1, 0), "a new version keeps the vectors of the old one: extend this test"
-    first, lattice, predictors, latents, sr = (hashlib.sha256() for _ in range(5))
+    first, lattice, predictors, latents, preview, sr = (hashlib.sha256() for _ in range(6))
     for path, entry in sorted(VALID.items()):
         line = f"{path} {entry['sha256']} {entry['preview']['sha256']}"
         if path.startswith("valid/lattice-pred"):
             predictors.update(f"{line} {entry['full']['sha256']}\n".encode())
         elif path.startswith("valid/lattice-"):
             lattice.update(f"{line} {entry['full']['sha256']}\n".encode())
+        elif path == "valid/latents-preview.inrv":
+            preview.update(f"{line}\n".encode())
         elif path.startswith("valid/latents-"):
             latents.update(f"{line} {entry['full'].get('sha256', '')}\n".encode())
         elif path.startswith("valid/sr-"):
@@ -90,6 +93,7 @@ def test_files_of_version_1_decode_for_ever() -> None:
     assert lattice.hexdigest() == PUBLISHED_LATTICE, lattice.hexdigest()
     assert predictors.hexdigest() == PUBLISHED_PREDICTORS, predictors.hexdigest()
     assert latents.hexdigest() == PUBLISHED_LATENTS, latents.hexdigest()
+    assert preview.hexdigest() == PUBLISHED_PREVIEW, preview.hexdigest()
     assert sr.hexdigest() == PUBLISHED_SR, sr.hexdigest()
 
 

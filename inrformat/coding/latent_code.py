@@ -138,9 +138,12 @@ class _Reader:
         values = self.source.take(_batch(prediction))[0] - OFFSET
         return values.clamp_(-LARGEST_LATENT, LARGEST_LATENT)
 
-    def check(self) -> None:
-        """FormatError unless all of the code was used."""
-        if any(len(b.gaps) for b in self.births) or (self.source is not None and self.source.wrong()):
+    def check(self, finest: int) -> None:
+        """FormatError unless there was enough code, and, down to level 0, all of it was used."""
+        if finest:
+            if self.source is not None and self.source.short():
+                raise fail("bad-latents", "the code of the latents is too short", section=SECTION)
+        elif any(len(b.gaps) for b in self.births) or (self.source is not None and self.source.wrong()):
             raise fail("bad-latents", "the code of the latents is not used up, or too short", section=SECTION)
 
 
@@ -174,6 +177,8 @@ def encode(
              their bits.
     """
     writer = _Writer(len(pyramid.class_sizes()), pyramid.bias, wanted)
+    if wanted is not None:
+        bands = {key: band.clone() for key, band in bands.items()}
     grid = walk(pyramid, smooth, bands, model, writer)
     lanes = max(1, min(MOST_LANES, int(writer.residuals.bits()) // BITS_PER_LANE)) if writer.symbols else 0
     counts = b"".join(_varint(len(b.gaps)) + bytes([b.level] if len(b.gaps) else []) for b in writer.births)
@@ -192,8 +197,10 @@ def encode(
     return LENGTHS.pack(*map(len, parts)) + b"".join(parts) + rest, lanes, grid
 
 
-def decode(data: bytes, pyramid: Pyramid, lanes: int, model: Model, device: torch.device) -> Tensor:
-    """The grid (z, y, x), int32, of a section; FormatError."""
+def decode(
+    data: bytes, pyramid: Pyramid, lanes: int, model: Model, device: torch.device, finest: int = 0
+) -> Tensor:
+    """The grid (z, y, x), int32, of a section, or of the points of a coarser level; FormatError."""
     if len(data) < LENGTHS.size:
         raise fail("bad-latents", "the section ends before its lengths do", section=SECTION)
     lengths = LENGTHS.unpack_from(data)
@@ -214,8 +221,8 @@ def decode(data: bytes, pyramid: Pyramid, lanes: int, model: Model, device: torc
     if not lanes and (len(code.words) or len(code.low) or len(code.escapes)):
         raise fail("bad-latents", "there is code that no lane takes", section=SECTION)
     reader = _Reader(births, Source([code], 1, device) if lanes else None)
-    grid = walk(pyramid, smooth, {}, model, reader)
-    reader.check()
+    grid = walk(pyramid, smooth, {}, model, reader, finest)
+    reader.check(finest)
     return grid
 
 

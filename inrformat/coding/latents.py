@@ -44,6 +44,8 @@ UNIT = 16
 """Magnitudes are in units of 1/16 octave."""
 FAR = 255
 """From here on magnitudes are the greatest."""
+PREVIEW_POINTS = 1 << 21
+"""A preview is made without the finest levels, as long as it would have more points."""
 PART = 1 << 13
 PART_GPU = 1 << 20
 
@@ -130,6 +132,20 @@ class Pyramid:
         z, y, x = (1 << sum(mask >> bit & 1 for mask in self.masks) for bit in (2, 1, 0))
         return z, y, x
 
+    @property
+    def strides_of_levels(self) -> list[Shape]:
+        """Between the points of each level, from the finest, and between the coarsest smooth points."""
+        return [*(level.strides for level in self.levels), self.strides]
+
+    @property
+    def preview(self) -> int:
+        """How many of the finest levels a preview leaves out."""
+        for number, strides in enumerate(self.strides_of_levels):
+            points = math.prod(-(-n // s) for n, s in zip(self.shape, strides, strict=True))
+            if points <= PREVIEW_POINTS:
+                return number
+        return len(self.masks)
+
     def smooth(self, grid: Tensor) -> Tensor:
         """The coarsest smooth points of a grid: a view."""
         z, y, x = self.strides
@@ -143,20 +159,26 @@ class Pyramid:
 
 
 def walk(
-    pyramid: Pyramid, smooth: Tensor, bands: dict[tuple[int, int], Tensor], model: Model, exchange: Exchange
+    pyramid: Pyramid,
+    smooth: Tensor,
+    bands: dict[tuple[int, int], Tensor],
+    model: Model,
+    exchange: Exchange,
+    finest: int = 0,
 ) -> Tensor:
     """The grid (z, y, x), int32, of latents that are exchanged on the way.
 
     smooth   the latents of the coarsest smooth points.
     bands    (level's number, pattern) -> latents, int16: the true ones where the exchange writes, else empty;
              filled in on the way.
+    finest   the level to end with: the grid is what there is of its points then.
     """
     device = smooth.device
     grid = torch.zeros(pyramid.shape, dtype=torch.int32, device=device)
     pyramid.smooth(grid).copy_(pyramid.value(smooth, len(pyramid.steps) - 1))
     coarser: tuple[int, dict[int, Tensor]] = 0, {}
     classes = 0
-    for number in reversed(range(len(pyramid.masks))):
+    for number in reversed(range(finest, len(pyramid.masks))):
         level = pyramid.levels[number]
         sizes: dict[int, Tensor] = {}
         for _, _, pattern, which in (b for b in pyramid.numbers() if b[0] == number):
@@ -173,7 +195,8 @@ def walk(
             points.copy_(pyramid.value(band, which))
         inverse(grid, level)
         coarser = level.axes, sizes
-    return grid
+    z, y, x = pyramid.strides_of_levels[finest]
+    return grid[::z, ::y, ::x]
 
 
 def magnitude(values: Tensor) -> Tensor:

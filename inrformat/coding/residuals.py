@@ -207,6 +207,12 @@ class Source:
         residual = (high << bits) + low - (1 << bits >> 1)
         return predicted.centre + residual * self.step
 
+    def short(self) -> list[int]:
+        """Which bricks' codes ended before what was taken of them."""
+        bad = self._lanes.wrong | (self._escaped > self._escape_count)
+        bad |= (self._bits + 7 >> 3) > self._low_bytes
+        return [int(i) for i in bad.nonzero()[:, 0]]
+
     def wrong(self) -> list[int]:
         """Which bricks' codes were not used up exactly."""
         bad = self._lanes.finish() | (self._escaped != self._escape_count)

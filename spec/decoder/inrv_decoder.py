@@ -1050,8 +1050,8 @@ def read_births(counts: bytes, gaps: bytes, sizes: bytes, classes: list[int]) ->
     return list(zip(distances, np.split(magnitudes, ends), strict=True))
 
 
-def decode_latents(file: File, model: Model | None) -> Ints:
-    """The codes of an LR grid of latents."""
+def decode_latents(file: File, model: Model | None, *, for_preview: bool = False) -> Ints:
+    """The codes of an LR grid of latents, or of the level of its pyramid that makes the preview."""
     latents, header = file.latents, file.header
     assert latents is not None
     model = latents.model or model
@@ -1069,7 +1069,8 @@ def decode_latents(file: File, model: Model | None) -> Ints:
     need(abs(smooth).max() <= 32767, "bad-latents", "smooth")
     plan = inrv_latents.Plan(header.lr_shape, latents.masks, latents.steps, latents.bias, networks)
     try:
-        return inrv_latents.decode(plan, smooth, births, latents.data[ends[-1] :], latents.lanes)
+        finest = inrv_latents.finest_of_preview(plan.shape, plan.masks) if for_preview else 0
+        return inrv_latents.decode(plan, smooth, births, latents.data[ends[-1] :], latents.lanes, finest)
     except inrv_latents.Damaged as error:
         raise InvalidFile("bad-latents", str(error)) from error
 
@@ -1142,9 +1143,12 @@ def codes(file: File, latent_model: Model | None = None) -> Ints:
 
 
 def preview(file: File, latent_model: Model | None = None) -> NDArray[Any]:
-    """The LR grid in stored values, exact."""
+    """The LR grid in stored values, or a coarser level of its latents; exact."""
     header = file.header
-    u = codes(file, latent_model).astype(np.float64)
+    if file.network is None:
+        u = decode_latents(file, latent_model, for_preview=True).astype(np.float64)
+    else:
+        u = codes(file).astype(np.float64)
     return store(header.low + (u * (header.high - header.low)) / 65536, header)
 
 

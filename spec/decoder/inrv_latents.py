@@ -5,6 +5,7 @@ Points are places (3, n) in a band; what lies outside of an array is zero or mir
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -29,6 +30,7 @@ BESIDE = [offset for offset in AROUND if sum(map(abs, offset)) == 1]
 CROSS = [(0, 0, 0), *BESIDE]
 GREATEST_LATENT = 32767
 GREATEST_VALUE = 2**17
+PREVIEW = 2**21
 
 
 class Damaged(Exception):  # noqa: N818
@@ -233,26 +235,43 @@ def place(births: Births, count: int) -> Ints:
     return latents
 
 
-def decode(plan: Plan, smooth: Ints, births: Sequence[Births], code: bytes, lanes: int) -> Ints:
-    """The codes of a grid, by its coarsest smooth latents, the births of each class and the rest; Damaged."""
+def finest_of_preview(shape: Shape, masks: Sequence[int]) -> int:
+    """The level that a preview of a grid ends with."""
+    for number in range(len(masks)):
+        if math.prod(-(-n // s) for n, s in zip(shape, strides(masks[:number]), strict=True)) <= PREVIEW:
+            return number
+    return len(masks)
+
+
+def decode(
+    plan: Plan, smooth: Ints, births: Sequence[Births], code: bytes, lanes: int, finest: int = 0
+) -> Ints:
+    """The codes of a grid, by its coarsest smooth latents, the births of each class and the rest; Damaged.
+
+    finest   the level to end with: the codes of its points.
+    """
     try:
         _, source = lattice.read_code(code, 0, lanes, 0)
         grid = np.zeros(plan.shape, np.int64)
         z, y, x = strides(plan.masks)
         coarsest = grid[::z, ::y, ::x]
         coarsest[:] = values_of(smooth.reshape(coarsest.shape), plan.steps[-1], plan.bias[-1])
-        decode_levels(plan, grid, births, source if lanes else None)
-        source.end()
+        decode_levels(plan, grid, births, source if lanes else None, finest)
+        if finest == 0:
+            source.end()
     except lattice.Damaged as error:
         raise Damaged(str(error)) from error
-    return grid.clip(-65536, 131071)
+    z, y, x = strides(plan.masks[:finest])
+    return grid[::z, ::y, ::x].clip(-65536, 131071)
 
 
-def decode_levels(plan: Plan, grid: Ints, births: Sequence[Births], source: lattice.Source | None) -> None:
+def decode_levels(
+    plan: Plan, grid: Ints, births: Sequence[Births], source: lattice.Source | None, finest: int
+) -> None:
     """Fill in a grid that has its coarsest smooth points, from the coarsest level to the finest."""
     halved, parents, taken = 0, dict[int, Ints](), 0
     starts = np.cumsum([0, *(len(bands(mask)) for mask in plan.masks)]).tolist()
-    for number in reversed(range(len(plan.masks))):
+    for number in reversed(range(finest, len(plan.masks))):
         mask = plan.masks[number]
         points = level_points(grid, plan.masks, number)
         known: dict[int, Ints] = {}
