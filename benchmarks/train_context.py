@@ -3,7 +3,6 @@
     python benchmarks/train_context.py OUT.inrm --start inrformat/models/weights/context-1.inrm [--hidden 160 48]
                                        [--steps 150000] [--name context --version 2]
 
-New rows begin with random weights that nothing reads yet, so that training begins with what the old model knows.
 The shipped context-2 took 150,000 steps, 81 minutes of a core that was shared with other work, and also saw two thick
 series of the head phantom.
 """
@@ -14,44 +13,17 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 from series import HOW, load
+from widen import widened
 
 from inrformat.container.files import write_bytes
 from inrformat.fit.context import TrainProgress, train_context
 from inrformat.models import registry
-from inrformat.models.context import NETWORKS, ContextModel
-from inrformat.models.integers import LARGEST_WEIGHT, OUTPUTS, SCALE
 
 TRAINED_ON = (
     "chest CT and brain MR (FNNDSC/data, Apache-2.0), T1-weighted MR at 7 T (Hanke et al. 2014, PDDL), CT of a head "
     "phantom (neurolabusc/dcm_qa_ct, BSD-2-Clause)"
 )
-
-
-def widened(model: ContextModel, first_rows: int, second_rows: int, seed: int) -> ContextModel:
-    """The model with so many rows in its hidden layers; it predicts what it did."""
-    rng, weights = np.random.default_rng(seed), {}
-    for where, kind in NETWORKS:
-        name = f"{where}.{kind}."
-        first, second, last = (model.weights[name + part] for part in ("first", "second", "last"))
-        (old_first, inputs), old_second = first.shape, len(second)
-        new = rng.normal(0, SCALE / inputs**0.5, (first_rows, inputs))
-        new[:old_first] = first
-        weights[name + "first"] = new
-        new = np.zeros((second_rows, first_rows + 1))
-        new[old_second:, :-1] = rng.normal(0, SCALE / first_rows**0.5, (second_rows - old_second, first_rows))
-        new[:old_second, :old_first], new[:old_second, -1] = second[:, :-1], second[:, -1]
-        weights[name + "second"] = new
-        new = np.zeros((OUTPUTS, second_rows + inputs))
-        new[:, :old_second], new[:, second_rows:] = last[:, :old_second], last[:, old_second:]
-        weights[name + "last"] = new
-    whole = {
-        name: np.rint(new).clip(-LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int16)
-        for name, new in weights.items()
-    }
-    ContextModel.check(whole)
-    return ContextModel(whole)
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
 """Train the latent model that is shipped, on the public series: an hour of one core, or more.
 
-    python benchmarks/train_latents.py OUT.inrm [--seconds 3600] [--start FILE.inrm]
+    python benchmarks/train_latents.py OUT.inrm [--seconds 3600] [--start FILE.inrm [--hidden 128 48]]
+                                       [--version 2]
 
-The grids are the volumes themselves and what Lanczos makes of them by several factors.
+The grids are the volumes themselves and what Lanczos makes of them by several factors. With a model to start from the
+latents are chosen by its costs, as an encoder does.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from series import HOW, load
+from widen import widened
 
 from inrformat.coding.network import CODE_BITS
 from inrformat.container.files import write_bytes
@@ -56,13 +59,19 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--start", type=Path, help="a model to go on from")
+    parser.add_argument("--hidden", nargs=2, type=int, help="give its layers so many rows")
+    parser.add_argument("--version", type=int, default=2)
     args = parser.parse_args()
     grids = [grid for name in HOW for grid in grids_of(load(name))]
     start = load_latents(args.start) if args.start else None
+    if start is not None and args.hidden:
+        start = widened(start, *args.hidden, seed=5)
     model = train_latents(grids, seconds=args.seconds, start=start, progress=show)
     write_bytes(
         args.out,
-        pack_integers(model, name="latents", version=1, licence="Apache-2.0", trained_on=TRAINED_ON),
+        pack_integers(
+            model, name="latents", version=args.version, licence="Apache-2.0", trained_on=TRAINED_ON
+        ),
     )
 
 

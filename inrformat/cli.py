@@ -253,7 +253,9 @@ def _decode_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target", metavar="OUT", help=".nii, .nii.gz, .nrrd, .npy, or without a suffix a folder for DICOM"
     )
-    parser.add_argument("--level", choices=("full", "preview"), default="full", help="preview: the LR grid, or a coarser one")
+    parser.add_argument(
+        "--level", choices=("full", "preview"), default="full", help="preview: the LR grid, or a coarser one"
+    )
     parser.add_argument("--region", metavar="Z0:Z1,Y0:Y1,X0:X1", help="in voxels of the level")
     parser.add_argument(
         "--models", type=Path, action="append", default=[], metavar="DIR", help="of .inrm files"

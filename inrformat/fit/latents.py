@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..coding.latent_code import worthwhile
 from ..coding.latents import LARGEST_LATENT, Places, Pyramid, inputs, to_finer, walk
 from ..coding.lattice import Prediction
 from ..coding.network import CODE_BITS
@@ -210,19 +211,26 @@ def _next_place(tried: Sequence[tuple[float, float]]) -> float:
 
 
 class _Recorder:
-    """A model and an exchange at once, which note what the latents could be predicted from."""
+    """A model and an exchange at once, which note what the latents could be predicted from.
 
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, Tensor]] = []
+    model    what the latents are chosen by, for what is wanted; without it they are what is given.
+    """
+
+    def __init__(self, latents: Latents, model: LatentModel | None) -> None:
+        self.latents, self.model = latents, model
+        self.rows: list[tuple[int, Tensor, Prediction]] = []
         self.lock = threading.Lock()
         self.seen: list[tuple[int, Seen]] = []
 
     def predict(self, features: Tensor, pattern: int) -> Prediction:
-        """Nothing but where the features were noted."""
+        """Nothing but where the features, and what the model makes of them, were noted."""
+        nothing = torch.zeros(features.shape[1], dtype=torch.int64)
+        real = Prediction(nothing, nothing, nothing)
+        if self.model is not None:
+            real = self.model.predict(features, pattern)
         with self.lock:
             number = len(self.rows)
-            self.rows.append((PATTERNS.index(pattern), features.to(torch.int8)))
-        nothing = torch.zeros(features.shape[1], dtype=torch.int64)
+            self.rows.append((PATTERNS.index(pattern), features.to(torch.int8), real))
         return Prediction(nothing + number, torch.arange(features.shape[1]), nothing)
 
     def quiet(self, number: int, true: Tensor) -> Tensor:
@@ -231,10 +239,12 @@ class _Recorder:
 
     def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
         """See coding.latents.Exchange."""
+        if self.model is not None:
+            true = worthwhile(self.latents.wanted(places), 0.0, self._real(prediction))
         keep = torch.randperm(len(true))[:KEPT]
         numbers = prediction.centre[keep]
         for number in sorted(set(numbers.tolist())):
-            which, features = self.rows[number]
+            which, features, _ = self.rows[number]
             own = keep[numbers == number]
             came = true[own].float()
             ones = torch.ones_like(came)
@@ -244,11 +254,22 @@ class _Recorder:
         self.rows.clear()
         return true
 
+    def _real(self, noted: Prediction) -> Prediction:
+        """What the model said of points whose predictions are where they were noted."""
+        real = Prediction(*(torch.empty_like(noted.centre) for _ in range(3)))
+        for number in sorted(set(noted.centre.tolist())):
+            here = noted.centre == number
+            for name in ("centre", "table", "bits"):
+                getattr(real, name)[here] = getattr(self.rows[number][2], name)[noted.table[here]]
+        return real
 
-def look(grid: Tensor, spacing: Sequence[float], step: float) -> list[tuple[int, Seen]]:
-    """(network, what it could have learned) from coding a grid of codes."""
+
+def look(
+    grid: Tensor, spacing: Sequence[float], step: float, model: LatentModel | None = None
+) -> list[tuple[int, Seen]]:
+    """(network, what it could have learned) from coding a grid of codes, by a model's costs if there is one."""
     latents = Analysis(grid, spacing).latents(step)
-    recorder = _Recorder()
+    recorder = _Recorder(latents, model)
     walk(latents.pyramid, latents.smooth, latents.bands, recorder, recorder)
     return recorder.seen
 
@@ -261,10 +282,13 @@ def train_latents(
     start: LatentModel | None = None,
     progress: Callable[[TrainProgress], None] | None = None,
 ) -> LatentModel:
-    """Train a latent model on the CPU, on grids (z, y, x) of codes with their spacing."""
+    """Train a latent model on the CPU, on grids (z, y, x) of codes with their spacing.
+
+    start   a model to go on from: latents are then chosen by what they cost in it, as an encoder does.
+    """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    pieces = _Pieces(grids, seed)
+    pieces = _Pieces(grids, seed, start)
     networks = [FloatNetwork(inputs(p), generator, HIDDEN) for p in PATTERNS]
     if start is not None:
         for name, network in zip(LatentModel.networks_of, networks, strict=True):
@@ -295,8 +319,8 @@ def train_latents(
 class _Pieces:
     """Pieces of grids, and what their coding teaches; larger grids are seen more often, by their root."""
 
-    def __init__(self, grids: Sequence[Grid], seed: int) -> None:
-        self.grids, self.rng = grids, np.random.default_rng(seed)
+    def __init__(self, grids: Sequence[Grid], seed: int, model: LatentModel | None) -> None:
+        self.grids, self.rng, self.model = grids, np.random.default_rng(seed), model
         weights = np.sqrt([grid.size for grid, _ in grids])
         self.weights = weights / weights.sum()
 
@@ -305,7 +329,7 @@ class _Pieces:
         rng = self.rng
         grid, spacing = self.grids[int(rng.choice(len(self.grids), p=self.weights))]
         share = float(np.exp(rng.uniform(math.log(LEAST_SHARE), math.log(MOST_SHARE))))
-        return look(_piece(grid, rng), spacing, share * (1 << CODE_BITS))
+        return look(_piece(grid, rng), spacing, share * (1 << CODE_BITS), self.model)
 
 
 def _piece(grid: npt.NDArray[np.uint16], rng: np.random.Generator) -> Tensor:
