@@ -267,7 +267,7 @@ class _Recorder:
 def look(
     grid: Tensor, spacing: Sequence[float], step: float, model: LatentModel | None = None
 ) -> list[tuple[int, Seen]]:
-    """(network, what it could have learned) from coding a grid of codes, by a model's costs if there is one."""
+    """(network, what it could have learned) from coding a grid of codes, by a model's costs if any."""
     latents = Analysis(grid, spacing).latents(step)
     recorder = _Recorder(latents, model)
     walk(latents.pyramid, latents.smooth, latents.bands, recorder, recorder)
