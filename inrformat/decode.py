@@ -26,6 +26,7 @@ from .container.layout import Reader
 from .container.limits import DEFAULT_LIMITS, Limits
 from .container.metadata import unpack_metadata
 from .errors import ModelNotFoundError, UnsupportedError, UsageError
+from .positions import filled
 from .region import Box, crop
 from .volume import DTYPES, Array, Volume
 
@@ -370,7 +371,9 @@ class File:
     @property
     def metadata(self) -> dict[str, Any]:
         """What the source said of itself; empty where the file has nothing of it."""
-        return unpack_metadata(self._reader.read("meta"), self.limits) if self._reader.has("meta") else {}
+        if not self._reader.has("meta"):
+            return {}
+        return filled(unpack_metadata(self._reader.read("meta"), self.limits), self.shape[0])
 
     @property
     def reader(self) -> Reader:

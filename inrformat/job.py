@@ -26,6 +26,7 @@ from .decode import File
 from .errors import EncodeError, UsageError
 from .metrics import Comparison
 from .metrics import psnr as decibels
+from .positions import thinned
 from .progress import Bar
 from .resample import lr_shape
 from .volume import DTYPES, Array, Volume
@@ -224,7 +225,7 @@ class Job:
             sections.append((SECTION, attempt.changes))
         metadata = {key: value for key, value in volume.metadata.items() if key != "lossy"}
         if metadata:
-            sections.append(("meta", pack_metadata(metadata)))
+            sections.append(("meta", pack_metadata(thinned(metadata))))
         if measured is not None:
             sections.append(("meas", measured.pack()))
         if steps or not self.bricks:  # of a file that is nothing but bricks there is nothing to tell

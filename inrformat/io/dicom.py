@@ -49,6 +49,7 @@ from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ..errors import InputError, UnsupportedError, UsageError
+from ..positions import evenly
 from ..volume import Array, Volume, spacing_of
 
 PER_SLICE = (
@@ -70,7 +71,6 @@ PER_SLICE = (
 """Elements that may change from slice to slice and are kept as text; all have text value representations."""
 
 MOST_ELEMENT_BYTES = 1 << 16
-EVEN = 1e-4  # mm, see `positions` above
 _GAP = 1.5  # a step of more than this many usual steps means that slices are missing
 _JITTER = 0.1  # of the usual step, accepted silently
 _THREADS = 4  # files are read side by side; more gains nothing on local disks
@@ -835,7 +835,7 @@ def _positions(slices: Sequence[Slice]) -> list[list[float]]:
     if slices[0].position is None:
         return []
     positions = np.array([item.position for item in slices])
-    if np.abs(positions - np.linspace(positions[0], positions[-1], len(positions))).max() < EVEN:
+    if evenly(positions):
         positions = positions[[0, -1]]
     listed: list[list[float]] = positions.tolist()
     return listed
