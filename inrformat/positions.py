@@ -1,8 +1,8 @@
 """The positions of a source's slices as a file keeps them: those alone between which the others lie evenly.
 
 `metadata["positions"]` has [x, y, z] in mm for every slice, or for the first and the last alone where the
-others lie evenly between them (see `io.dicom`). Where slices are missing here and there, a file keeps the ends
-of each even stretch, and their numbers in "position_slices".
+others lie evenly between them (see `io.dicom`). Where slices are missing here and there, a file keeps the
+ends of each even stretch, and their numbers in "position_slices".
 """
 
 from __future__ import annotations
