@@ -258,12 +258,16 @@ class _Band:
         """Exchange the latents, class by class from number `first`; their magnitudes, with a margin."""
         flat = band.view(-1)
         still = self._still()
+        every = torch.arange(len(flat), device=band.device).view(self.shape)
         for kind, members in enumerate(CLASSES):
             moving = still | _spread(self.known != 0, True)[tuple(slice(1, n + 1) for n in self.shape)]
-            at = self._places(members, band.device)
+            # One parity after the other, each in C order.
+            at = torch.cat([every[a::2, b::2, c::2].reshape(-1) for a, b, c in members])
             quiet = ~moving.view(-1)[at]
             if len(places := at[quiet]):
-                self._know(flat, places, exchange.quiet(first + kind, flat[places]))
+                values = exchange.quiet(first + kind, flat[places])
+                births = values != 0  # nothing but zeros is known as yet
+                self._know(flat, places[births], values[births])
             if len(places := at[~quiet]):
                 prediction = self._predict(model, places, kind)
                 own = Places(self.level, self.pattern, self.which, places)
@@ -281,12 +285,6 @@ class _Band:
             near = _spread(self.parent != 0, False)[1:, 1:, 1:]
             _paste(result, to_finer(near, self.parent_axes))
         return result
-
-    def _places(self, members: Sequence[Shape], device: torch.device) -> Tensor:
-        """Where a class's points are in the flat band: one parity after the other, each in C order."""
-        z, y, x = self.shape
-        every = torch.arange(z * y * x, device=device).view(z, y, x)
-        return torch.cat([every[a::2, b::2, c::2].reshape(-1) for a, b, c in members])
 
     def _know(self, flat: Tensor, places: Tensor, values: Tensor) -> None:
         flat[places] = values.to(flat.dtype)
@@ -361,7 +359,7 @@ class _Band:
         own = flat[(ny + 1) * nx + 1 :].index_select(0, base).sub_(reach)
         for row, (z, y, x) in enumerate(AROUND):
             beside = flat[((z + 1) * ny + y + 1) * nx + x + 1 :].index_select(0, base)
-            torch.take(self.slopes, beside.sub_(own).clamp_(0, 2 * reach).long(), out=out[row])
+            torch.index_select(self.slopes, 0, beside.sub_(own).clamp_(0, 2 * reach), out=out[row])
 
     def _constants(self, out: Tensor, kind: int) -> None:
         out[0] = CONSTANT
