@@ -20,7 +20,7 @@ LAYERS = (
     "residual latents",
     "models progress",
     "coding io",
-    "container resample metrics phantom region parallel",
+    "container resample metrics phantom region parallel positions",
     "volume",
     "errors",
 )
@@ -94,3 +94,14 @@ def test_public_names_survive_the_import_of_their_modules():
         "assert not hasattr(inrformat, 'compress')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_decoding_leaves_torchs_compiler_alone():
+    """Its import takes a second; `init` of a model's weights without memory would cause it."""
+    code = (
+        "import sys, inrformat\n"
+        "data = inrformat.encode(inrformat.head_phantom((16, 24, 24)), ratio=8, factors=(1, 2, 2), progress=False)\n"
+        "print(inrformat.info(data).sr is not None, 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..resample import Shape
-from .sr import SRModel
+from .sr import SRModel, random_kernel
 
 FACTORS = (1, 2, 4)
 POSITIONS = {1: slice(0, 1), 2: slice(1, 3), 4: slice(3, 7)}
@@ -40,7 +40,7 @@ class LightSR(SRModel):
         # what it changes in the head: a row per sub-voxel position, for every mix of factors at once
         self.head = nn.Parameter(torch.zeros(7, 7, 7, channels))
         for weight in self.convs.parameters():
-            nn.init.kaiming_normal_(weight)
+            random_kernel(weight)
             weight.data *= layers**-0.5
 
     def halo(self, factors: Shape) -> Shape:

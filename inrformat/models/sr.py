@@ -69,6 +69,15 @@ class SRModel(nn.Module, ABC):
         """
 
 
+def random_kernel(weight: Tensor) -> None:
+    """Begin with normal weights for a ReLU (He et al. 2015), unless the weight has no memory.
+
+    There it would have no effect, but take a second: torch then imports its compiler.
+    """
+    if not weight.is_meta:
+        torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+
+
 def fast_dtype(device: str | torch.device) -> torch.dtype:
     """bfloat16 where convolutions are faster in it, else float32.
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..resample import SUPPORT, Shape, lanczos_matrix
-from .sr import SRModel
+from .sr import SRModel, random_kernel
 
 
 class DenseBlock(nn.Module):
@@ -58,7 +58,7 @@ class SRDenseNet(SRModel):
         self.reconstruction = nn.Conv2d(maps, 1, 3, padding=1)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                random_kernel(module.weight)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.reconstruction.weight)
 
