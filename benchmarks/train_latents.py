@@ -4,7 +4,8 @@
                                        [--version 2]
 
 The grids are the volumes themselves and what Lanczos makes of them by several factors. With a model to start from the
-latents are chosen by its costs, as an encoder does.
+latents are chosen by its costs, as an encoder does. The shipped latents-2 went on from latents-1 with --hidden 128 48,
+42,000 steps in 2,450 s of a core; latents-1 stays for files that name it.
 """
 
 from __future__ import annotations

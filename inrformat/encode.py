@@ -43,6 +43,8 @@ ERROR_GROWTH = 0.3
 """A finer grid of the same bytes is expected to be coded worse: by this power of its points."""
 MISSED = 0.01
 """By which share of its bytes a file may miss them before its grid is coded once more."""
+BETTER = 0.98
+"""A finer grid takes longer to decode: it is taken where the error is less than this part of a coarser one's."""
 TUNED_VOXELS = 1 << 19
 """Smaller volumes take the context model as it is."""
 
@@ -152,7 +154,7 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
         if best is not None and not best.close:
             best = None  # that grid has not room for as many bytes
         coding, points = attempt.error - grid.loss, math.prod(grid.lr_shape)
-        if best is None or coded.error < best.error:
+        if best is None or coded.error < BETTER * best.error:
             best = coded
     assert best is not None
     return _adapted(job, best, bar)
