@@ -44,7 +44,7 @@ ERROR_GROWTH = 0.3
 MISSED = 0.01
 """By which share of its bytes a file may miss them before its grid is coded once more."""
 BETTER = 0.98
-"""A finer grid takes longer to decode: it is taken where the error is less than this part of a coarser one's."""
+"""A finer grid takes longer to decode: it is taken where the error is less than this part of the other's."""
 TUNED_VOXELS = 1 << 19
 """Smaller volumes take the context model as it is."""
 
