@@ -12,6 +12,7 @@ import numpy as np
 from inrformat.bench.curves import pchip
 
 PEERS = ("svt-av1", "x265", "x265-psnr", "sperr", "jpeg2000")
+RATES = (*PEERS, "jpeg-xl", "sz3", "zfp")
 
 
 def at_bytes(points: list[dict[str, Any]], size: float) -> str:
@@ -52,13 +53,13 @@ def main() -> None:
                 )
                 seconds = f"{p['encode_s']:.0f}, {p['decode_s']:.1f}"
                 print(own, seconds, *(at_bytes(peers[k], p["bytes"]) for k in PEERS), sep=" | ", end=" |\n")
-    print("\n| series |", " | ".join(PEERS), "|\n| --- |", " | ".join("---:" for _ in PEERS), "|")
+    print("\n| series |", " | ".join(RATES), "|\n| --- |", " | ".join("---:" for _ in RATES), "|")
     for document in documents:
         for own in dict.fromkeys(map(named, ours(document["bd_rate"]))):
             rates = {r["peer"]: r for r in ours(document["bd_rate"]) if named(r) == own}
             cells = [
                 f"{rates[k]['percent']:+.0f}%" if k in rates and rates[k]["percent"] is not None else "-"
-                for k in PEERS
+                for k in RATES
             ]
             print("|", own, "|", " | ".join(cells), "|")
 
