@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("--hidden", nargs=2, type=int, help="give its layers so many rows")
     parser.add_argument("--version", type=int, default=2)
     args = parser.parse_args()
+    if args.hidden and not args.start:
+        parser.error("--hidden needs --start")
     grids = [grid for name in HOW for grid in grids_of(load(name))]
     start = load_latents(args.start) if args.start else None
     if start is not None and args.hidden:

@@ -262,7 +262,10 @@ def _decode_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-sr", action="store_true", help="Lanczos, even if the file names a model")
     parser.add_argument(
-        "--damaged", choices=DAMAGED, default="raise", help="fill: put the preview where a brick is damaged"
+        "--damaged",
+        choices=DAMAGED,
+        default="raise",
+        help="fill: what the base shows, where bricks are damaged",
     )
     _device_option(parser)
 
@@ -557,7 +560,7 @@ def _facts(found: Info) -> Iterator[tuple[str, str]]:
         if measured.psnr_lanczos is not None and found.sr is not None:
             yield "", f"PSNR {measured.psnr_lanczos:.2f} dB by Lanczos"
         if measured.lr_psnr is not None:
-            yield "", f"PSNR {measured.lr_psnr:.2f} dB of the preview against the LR grid"
+            yield "", f"PSNR {measured.lr_psnr:.2f} dB of the LR grid as decoded"
         yield "errors", f"mean {measured.mean_error:.4g}, greatest {measured.max_error:g}"
         if measured.worst_slice_psnr is not None:
             yield "worst", f"slice {measured.worst_slice}, PSNR {measured.worst_slice_psnr:.2f} dB"

@@ -219,7 +219,8 @@ class File:
 
         Of a large grid of latents a coarser level of their pyramid, which is made sooner.
         """
-        codes, strides = self.evaluator.preview()
+        coarser = self.evaluator.preview() if self.header.base == "latents" else None
+        codes, strides = coarser or (self.codes(), (1, 1, 1))
         factors = np.array(self.header.factors, float)
         steps = factors * strides
         step = np.eye(4)

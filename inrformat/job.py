@@ -225,7 +225,7 @@ class Job:
             sections.append((SECTION, attempt.changes))
         metadata = {key: value for key, value in volume.metadata.items() if key != "lossy"}
         if metadata:
-            sections.append(("meta", pack_metadata(thinned(metadata))))
+            sections.append(("meta", pack_metadata(thinned(metadata, volume.shape[0]))))
         if measured is not None:
             sections.append(("meas", measured.pack()))
         if steps or not self.bricks:  # of a file that is nothing but bricks there is nothing to tell

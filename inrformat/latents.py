@@ -67,11 +67,10 @@ class Evaluator:
         self._reader = reader
         self._codes: torch.Tensor | None = None
 
-    def preview(self) -> tuple[torch.Tensor, tuple[int, int, int]]:
-        """The codes of the preview: int32; and the strides of its points in the LR grid. FormatError."""
+    def preview(self) -> tuple[torch.Tensor, tuple[int, int, int]] | None:
+        """The codes of the preview, int32, and its points' strides. None: it is the LR grid. FormatError."""
         finest = self.pyramid.preview
-        codes = self._decode(finest) if finest else self.codes()
-        return codes, self.pyramid.strides_of_levels[finest]
+        return (self._decode(finest), self.pyramid.strides_of_levels[finest]) if finest else None
 
     def codes(self, box: Box | None = None) -> torch.Tensor:
         """The codes in a box of the LR grid, or in all of it: int32; see coding.network. FormatError."""

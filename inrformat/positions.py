@@ -26,11 +26,11 @@ def evenly(positions: Places) -> bool:
     return bool(np.abs(positions - np.linspace(positions[0], positions[-1], len(positions))).max() < EVEN)
 
 
-def thinned(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata as a file keeps it."""
-    result = dict(metadata)
+def thinned(metadata: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Metadata of a volume of `count` slices as a file keeps it; "position_slices" is the file's own name."""
+    result = {key: value for key, value in metadata.items() if key != SLICES}
     positions = _places(metadata.get(POSITIONS))
-    if positions is None or len(positions) < 3:
+    if positions is None or len(positions) != count or count < 3:
         return result
     ends = _ends(positions)
     if len(ends) < len(positions):
@@ -57,12 +57,11 @@ def filled(metadata: Mapping[str, Any], count: int) -> dict[str, Any]:
 def _places(positions: Any) -> Places | None:
     """Positions as (n, 3), n > 0; None if they are none."""
     try:
-        found = np.array(positions, np.float64)
+        found = np.array(positions)
     except (TypeError, ValueError):
         return None
-    return (
-        found if found.ndim == 2 and found.shape[1] == 3 and len(found) and np.isfinite(found).all() else None
-    )
+    three = found.dtype.kind in "iuf" and found.ndim == 2 and found.shape[1] == 3 and len(found) > 0
+    return found.astype(np.float64) if three and np.isfinite(found).all() else None
 
 
 def _ends(positions: Places) -> list[int]:

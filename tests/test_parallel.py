@@ -1,5 +1,7 @@
 """All cores at once, and one of them for small operations."""
 
+import threading
+
 import pytest
 import torch
 
@@ -38,4 +40,40 @@ def test_alone_leaves_the_other_cores_to_map_on_cores(monkeypatch):
         assert torch.get_num_threads() == 1
         raise ValueError("on the way")
     assert pools == [2]
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_that_overlap_find_their_cores_again():
+    """The second begins while the first is alone, and leaves last."""
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    after = []
+
+    def first():
+        with alone():
+            first_is_in.set()
+            assert second_is_in.wait(10)
+        after.append(torch.get_num_threads())
+        first_is_out.set()
+
+    def second():
+        assert first_is_in.wait(10)
+        with alone():
+            second_is_in.set()
+            assert first_is_out.wait(10)
+            assert torch.get_num_threads() == 1
+        after.append(torch.get_num_threads())
+
+    def later():
+        after.append(torch.get_num_threads())
+
+    both = [threading.Thread(target=run) for run in (first, second)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    fresh = threading.Thread(target=later)
+    fresh.start()
+    fresh.join()
+    assert after == [2, 2, 2]
     assert torch.get_num_threads() == 2

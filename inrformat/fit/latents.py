@@ -99,7 +99,10 @@ class Analysis:
         return Latents(pyramid, torch.round(smooth / own).int(), bands, self.coefficients)
 
     def error(self, step: float) -> float:
-        """The mean squared error that the latents of such a step make in the grid, about; in codes."""
+        """The mean squared error that the latents of such a step make in the grid, about; in codes.
+
+        Of those that are rounded: the choice by costs, as they are coded, changes it by some tenths of a dB.
+        """
         latents, total = self.latents(step), 0.0
         levels = self.layout.levels
         for number, level, pattern, which in self.layout.numbers():
@@ -240,7 +243,8 @@ class _Recorder:
     def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
         """See coding.latents.Exchange."""
         if self.model is not None:
-            true = worthwhile(self.latents.wanted(places), 0.0, self._real(prediction))
+            bias = self.latents.pyramid.bias[places.which] / 256
+            true = worthwhile(self.latents.wanted(places), bias, self._real(prediction))
         keep = torch.randperm(len(true))[:KEPT]
         numbers = prediction.centre[keep]
         for number in sorted(set(numbers.tolist())):

@@ -51,10 +51,6 @@ class Evaluator:
         self.last_shift = last.shift
         self.last_bias = int(last.bias[0]) << last.bias_shift
 
-    def preview(self) -> tuple[Tensor, tuple[int, int, int]]:
-        """The codes of the preview, which is the LR grid; and the strides of its points in that grid."""
-        return self.codes(), (1, 1, 1)
-
     def codes(self, box: Box | None = None) -> Tensor:
         """The codes u in a box ((z0, z1), (y0, y1), (x0, x1)) of the grid, or all of it: int32 (z, y, x)."""
         start, stop = zip(*(box or [(0, n) for n in self.lr_shape]), strict=True)
