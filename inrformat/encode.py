@@ -43,8 +43,9 @@ ERROR_GROWTH = 0.3
 """A finer grid of the same bytes is expected to be coded worse: by this power of its points."""
 MISSED = 0.01
 """By which share of its bytes a file may miss them before its grid is coded once more."""
-BETTER = 0.98
-"""A finer grid takes longer to decode: it is taken where the error is less than this part of the other's."""
+BETTER = 0.99
+"""A finer grid is taken where the error is less than this part of a coarser one's: it takes longer to decode,
+and where bytes are few a model gains less by being adapted to it (0.2 dB on a chest CT at 3,000:1)."""
 TUNED_VOXELS = 1 << 19
 """Smaller volumes take the context model as it is."""
 
