@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from inrformat.models.integers import LARGEST_WEIGHT, OUTPUTS, SCALE, IntegerModel
+from inrformat.models.integers import LARGEST_WEIGHT, SCALE, IntegerModel
 
 M = TypeVar("M", bound=IntegerModel)
 
@@ -27,7 +27,7 @@ def widened(model: M, first_rows: int, second_rows: int, seed: int) -> M:
         new[old_second:, :-1] = rng.normal(0, SCALE / first_rows**0.5, (second_rows - old_second, first_rows))
         new[:old_second, :old_first], new[:old_second, -1] = second[:, :-1], second[:, -1]
         weights[f"{name}.second"] = new
-        new = np.zeros((OUTPUTS, second_rows + inputs))
+        new = np.zeros((len(last), second_rows + inputs))
         new[:, :old_second], new[:, second_rows:] = last[:, :old_second], last[:, old_second:]
         weights[f"{name}.last"] = new
     whole = {

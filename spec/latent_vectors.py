@@ -31,8 +31,14 @@ AFFINE = lattice_vectors.AFFINE
 
 
 # --- latent models ----------------------------------------------------------------------------------------
-def random_weights(seed: int, first: int = 1, second: int = 1, *, width: int = 0) -> dict[str, Array]:
-    """Whole numbers for all networks; `width`: how much wider distributions are, in eighths of octaves."""
+def random_weights(
+    seed: int, first: int = 1, second: int = 1, *, width: int = 0, offsets: int = 0
+) -> dict[str, Array]:
+    """Whole numbers for all networks.
+
+    width     how much wider distributions are, in eighths of octaves.
+    offsets   how large the weights of the offsets are at most; 0: there are none.
+    """
     rng = np.random.default_rng(seed)
     weights = {}
     for pattern in PATTERNS:
@@ -43,6 +49,9 @@ def random_weights(seed: int, first: int = 1, second: int = 1, *, width: int = 0
         last[1] //= 4
         last[2] *= 3
         last[1, -8] = 8 * width
+        if offsets:
+            more = rng.integers(-offsets, offsets + 1, (3, second + n))
+            last = np.concatenate([last, more])
         weights[f"{pattern}.last"] = last.astype(np.int16)
     return weights
 
@@ -69,6 +78,12 @@ def mixed_model() -> bytes:
     parts = [random_weights(20 + i, *size) for i, size in enumerate(sizes)]
     every = [(str(p), parts[i % 4]) for i, p in enumerate(PATTERNS)]
     return model_file({f"{p}.{layer}": part[f"{p}.{layer}"] for p, part in every for layer in PARTS})
+
+
+def some_offsets() -> bytes:
+    """Offsets of every other network."""
+    weights, more = random_weights(91), random_weights(92, offsets=40)
+    return model_file(weights | {key: more[key] for key in more if int(key.split(".")[0]) % 2})
 
 
 def largest_model() -> bytes:
@@ -357,6 +372,13 @@ def _volumes(files: dict[str, bytes], put: Callable[..., Parts], light: bytes) -
 def _models(files: dict[str, bytes], put: Callable[..., Parts]) -> None:
     put("model-mixed", (6, 9, 10), (7, 3), 80, model=mixed_model())
     put("model-largest", (6, 9, 10), (7, 3), 81, model=largest_model(), size=40.0)
+    offsets = model_file(random_weights(86, 3, 2, offsets=20))
+    put("offsets", (7, 11, 13), (7, 3, 7), 86, model=offsets)
+    put("offsets-none-stored", (7, 11, 13), (7, 3, 7), 87, model=offsets, share=0.0)
+    most = model_file(random_weights(88, offsets=1000))
+    put("offsets-largest", (6, 9, 10), (7, 3), 88, model=most, spikes=0.1, bias=127, step=60000)
+    put("offsets-beyond-latents", (6, 9, 10), (7, 3), 89, model=most, step=1, bias=127, size=1.0)
+    put("offsets-of-some", (6, 9, 10), (7, 3), 90, model=some_offsets())
     weights = {key: w.astype(np.float32) for key, w in random_weights(82).items()}
     put("model-f4", (6, 9, 10), (7, 3), 83, model=any_model_file(weights))
     for width in (-60, 40, 60, 80, 100, 140):  # up to 14 low bits, and symbols at the bottom
@@ -477,6 +499,7 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
     tensor("tensor-unknown", "8.last", weights["7.last"])
     tensor("tensor-shape", "1.first", weights["2.first"])
     tensor("tensor-flat", "1.first", np.zeros(inputs(1), np.float16))
+    tensor("rows-of-last-4", "1.last", np.zeros((4, 1 + inputs(1)), np.float16))
     rows = {"4.second": np.zeros((1025, 2), np.float16)}
     rows["4.last"] = np.zeros((3, 1025 + inputs(4)), np.float16)
     model("hidden-1025", "out-of-range", any_model_file({**weights, **rows}))

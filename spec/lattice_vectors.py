@@ -416,6 +416,7 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
     tensor("tensor-unknown", "coarse.4.last", weights["coarse.3.last"])
     tensor("tensor-shape", "z.0.first", weights["z.1.first"])
     tensor("tensor-flat", "z.0.first", np.zeros(58, np.float16))
+    tensor("rows-of-last-6", "z.0.last", np.zeros((6, 1 + 58), np.float16))
     rows = {"z.0.second": np.zeros((1025, 2), np.float16), "z.0.last": np.zeros((3, 1025 + 58), np.float16)}
     model("hidden-1025", "out-of-range", any_model_file({**weights, **rows}))
     model("work", "too-much-work", TINY, max_work=6 * 7 * 9 * 300)

@@ -10,7 +10,7 @@ import torch
 
 import inrformat
 from inrformat.coding import latent_code
-from inrformat.coding.lattice import Prediction
+from inrformat.coding.latents import Forecast
 from inrformat.coding.mixtures import tables_of
 from inrformat.coding.network import CODE_BITS
 from inrformat.fit import latents as fit
@@ -40,7 +40,7 @@ def test_the_error_is_known_without_coding(grid):
 
 def test_latents_decode_to_what_training_takes_them_for(grid):
     latents = fit.Analysis(grid, (1.0, 1.0, 1.0)).latents(2000.0)
-    model = registry.default_latents()
+    model = registry.load_latents(registry.SHIPPED / "latents-2.inrm")  # one without offsets
     _, _, decoded = latent_code.encode(latents.pyramid, latents.smooth, latents.bands, model)
     assert torch.equal(decoded / CODES, fit.by_latents(grid / CODES, 2000.0 / CODES))
 
@@ -60,16 +60,34 @@ def test_latents_are_worth_their_bits(grid):
 def test_a_latent_is_the_nearest_one_less_or_none():
     sizes = torch.linspace(-40, 40, 4001)
     centre = torch.zeros(len(sizes), dtype=torch.int64)
+    none = torch.zeros(3, len(sizes), dtype=torch.int16)
     for width in (0, 8, 30):
         table, low = tables_of(centre + width - 32, centre, centre, 1)
-        found = latent_code.worthwhile(sizes, 0.0, Prediction(centre, table, low))
+        found = latent_code.worthwhile(sizes, 0.0, Forecast(centre, table, low, none))
         nearest = torch.floor(sizes.abs() + 0.5)
         less = nearest - found.abs()
         assert ((less == 0) | (less == 1) | (found == 0)).all()
         assert (found * sizes >= 0).all()
         assert (less > 0).any()
-    likely = Prediction(centre + 7, *tables_of(centre - 32, centre, centre, 1))
+    likely = Forecast(centre + 7, *tables_of(centre - 32, centre, centre, 1), none)
     assert (latent_code.worthwhile(sizes.abs(), 0.0, likely)[sizes.abs() > 8] >= 7).all()
+
+
+def test_offsets_count_when_a_latent_is_chosen():
+    """Where zero stands for 0.75 steps, a coefficient of 0.9 needs no latent; one of -0.9 all the more."""
+    coefficients = torch.tensor([0.9, -0.9])
+    centre = torch.zeros(2, dtype=torch.int64)
+    table, low = tables_of(centre - 16, centre, centre, 1)
+    offsets = torch.zeros(3, 2, dtype=torch.int16)
+    assert latent_code.worthwhile(coefficients, 0.0, Forecast(centre, table, low, offsets)).tolist() == [
+        1,
+        -1,
+    ]
+    offsets[0] = 192
+    assert latent_code.worthwhile(coefficients, 0.0, Forecast(centre, table, low, offsets)).tolist() == [
+        0,
+        -1,
+    ]
 
 
 def test_a_lonely_coefficient_must_be_larger():
@@ -144,10 +162,16 @@ def test_training_learns(grid):
     seen: list[float] = []
     model = fit.train_latents([(codes, (1.0, 1.0, 1.0))], seconds=6.0, progress=lambda p: seen.append(p.bits))
     LatentModel.check(model.weights)
+    assert len(model.networks[0].last) == 6
+    again = fit.train_latents([(codes, (1.0, 1.0, 1.0))], seconds=2.0, start=model)
+    assert all(again.weights[key].shape == weights.shape for key, weights in model.weights.items())
     latents = fit.Analysis(grid, (1.0, 1.0, 1.0)).latents(2000.0)
     untrained = LatentModel({key: np.zeros_like(value) for key, value in model.weights.items()})
-    sizes = [
-        len(latent_code.encode(latents.pyramid, latents.smooth, latents.bands, m)[0])
-        for m in (model, untrained)
-    ]
-    assert sizes[0] < sizes[1]
+    without = {k: w[:3] if k.endswith("last") else w for k, w in model.weights.items()}
+    sizes, errors = [], []
+    for tried in (model, LatentModel(without), untrained):
+        data, _, decoded = latent_code.encode(latents.pyramid, latents.smooth, latents.bands, tried)
+        sizes.append(len(data))
+        errors.append(float((decoded - grid).square().mean()))
+    assert sizes[0] < sizes[2]
+    assert errors[0] < errors[1] == errors[2]  # offsets bring what was rounded closer

@@ -26,7 +26,7 @@ from ..container.codes import fail
 from ..container.headers import MOST_LANES
 from . import integers
 from .bank import FAMILIES, GREATEST, SCALES
-from .latents import LARGEST_LATENT, Model, Places, Pyramid, walk
+from .latents import LARGEST_LATENT, Forecast, Model, Places, Pyramid, walk
 from .lattice import Prediction
 from .residuals import Code, Residuals, Source, costs
 
@@ -111,12 +111,12 @@ class _Writer:
         self.births[number] = _Births.of(true.cpu().numpy().astype(np.int64))
         return true
 
-    def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
+    def predicted(self, places: Places, true: Tensor, forecast: Forecast) -> Tensor:
         """See coding.latents.Exchange."""
         if self.wanted is not None:
-            true = worthwhile(self.wanted(places), self.bias[places.which] / 256, prediction)
+            true = worthwhile(self.wanted(places), self.bias[places.which] / 256, forecast)
         self.symbols += len(true)
-        self.residuals.push(true[None].long() + OFFSET, _batch(prediction))
+        self.residuals.push(true[None].long() + OFFSET, _batch(forecast))
         return true
 
 
@@ -131,11 +131,11 @@ class _Reader:
         births, self.births[number] = self.births[number], _Births()
         return torch.from_numpy(births.place(len(true))).to(true.device)
 
-    def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
+    def predicted(self, places: Places, true: Tensor, forecast: Forecast) -> Tensor:
         """See coding.latents.Exchange."""
         if self.source is None:
             raise fail("bad-latents", "there is no code of latents that are predicted", section=SECTION)
-        values = self.source.take(_batch(prediction))[0] - OFFSET
+        values = self.source.take(_batch(forecast))[0] - OFFSET
         return values.clamp_(-LARGEST_LATENT, LARGEST_LATENT)
 
     def check(self, finest: int) -> None:
@@ -152,14 +152,14 @@ def _batch(prediction: Prediction) -> Prediction:
     return Prediction(prediction.centre[None] + OFFSET, prediction.table[None], prediction.bits[None])
 
 
-def worthwhile(coefficients: Tensor, bias: float, prediction: Prediction) -> Tensor:
+def worthwhile(coefficients: Tensor, bias: float, forecast: Forecast) -> Tensor:
     """The latents (n) of coefficients in steps: the nearest, one less, or none, by error and bits."""
-    size = coefficients.abs()
-    nearest = torch.floor(size + 0.5).clamp_(max=LARGEST_LATENT)
+    nearest = torch.floor(coefficients.abs() + 0.5).clamp_(max=LARGEST_LATENT)
     choices = torch.stack([nearest, (nearest - 1).clamp_(min=0), torch.zeros_like(nearest)])
-    error = (choices - bias * (choices > 0) - size).square_()
     choices *= coefficients.sign()
-    bits = torch.stack([costs(choice.long(), prediction) for choice in choices])
+    offsets = torch.stack([forecast.offset(choice) for choice in choices])
+    error = (choices - bias * choices.sign() + offsets / 256 - coefficients).square_()
+    bits = torch.stack([costs(choice.long(), forecast) for choice in choices])
     best = (error + BIT * bits).argmin(0)
     return choices.gather(0, best[None])[0].to(torch.int16)
 

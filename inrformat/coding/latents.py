@@ -5,7 +5,8 @@ a band in four classes, each at once. A point is quiet if nothing but zeros is k
 points about it in its band; at its place and the 6 beside it in the bands of its level that were coded
 before; at its parent in the coarser level and the 6 beside that. In the coarsest level no point is quiet.
 Quiet points are nearly all zero, and only those that are not ("births") are stored, by the gaps between them.
-The others are predicted by a small integer network from what is known around them, and coded as residuals.
+The others are predicted by a small integer network from what is known around them, and coded as residuals;
+it also says where, about each of them, what was rounded is likely to lie.
 
 All of it is arithmetic on whole numbers: the same on every machine.
 """
@@ -56,11 +57,27 @@ def inputs(pattern: int) -> int:
     return 2 * len(AROUND) + len(BESIDE) + len(CROSS) * (1 + earlier) + CONSTANTS
 
 
+@dataclass(frozen=True)
+class Forecast(Prediction):
+    """What a latent model says of n points: the distributions of their latents, and more.
+
+    offsets   (3, n) int16: by how many 1/256 of a step a point stands for more than its latent, if that is
+              zero, greater, or less.
+    """
+
+    offsets: Tensor
+
+    def offset(self, latents: Tensor) -> Tensor:
+        """The offsets (n) of points with these latents."""
+        none, more, less = self.offsets
+        return torch.where(latents == 0, none, torch.where(latents > 0, more, less))
+
+
 class Model(Protocol):
     """What the coder needs of a latent model; see models.latents.LatentModel."""
 
-    def predict(self, features: Tensor, pattern: int) -> Prediction:
-        """The distributions (n) of points with these features (inputs, n)."""
+    def predict(self, features: Tensor, pattern: int) -> Forecast:
+        """What is likely of points with these features (inputs, n)."""
 
 
 class Exchange(Protocol):
@@ -69,7 +86,7 @@ class Exchange(Protocol):
     def quiet(self, number: int, true: Tensor) -> Tensor:
         """The latents (n) of the quiet points of a class; its number counts all classes. `true`, if known."""
 
-    def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
+    def predicted(self, places: Places, true: Tensor, forecast: Forecast) -> Tensor:
         """The latents (n) of the other points."""
 
 
@@ -151,11 +168,14 @@ class Pyramid:
         z, y, x = self.strides
         return grid[::z, ::y, ::x]
 
-    def value(self, latents: Tensor, which: int) -> Tensor:
-        """What the latents of a band stand for: int32."""
+    def value(self, latents: Tensor, which: int, offsets: Tensor | None = None) -> Tensor:
+        """What the latents of a band stand for, with their offsets in 1/256 of a step: int32."""
         step, bias = self.steps[which], self.bias[which]
-        size = latents.abs().long().mul_(256).sub_(bias * (latents != 0)).mul_(step).add_(128)
-        return latents.sign().int().mul_(size.bitwise_right_shift_(8).clamp_(max=LARGEST).int())
+        exact = latents.long().mul_(256).sub_(latents.sign(), alpha=bias)
+        if offsets is not None:
+            exact += offsets
+        size = exact.abs().mul_(step).add_(128).bitwise_right_shift_(8).clamp_(max=LARGEST)
+        return size.mul_(exact.sign_()).int()
 
 
 def walk(
@@ -192,7 +212,7 @@ def walk(
             with alone():
                 sizes[pattern] = context.code(band, model, exchange, classes)
             classes += len(CLASSES)
-            points.copy_(pyramid.value(band, which))
+            points.copy_(pyramid.value(band, which, context.offsets))
         inverse(grid, level)
         coarser = level.axes, sizes
     z, y, x = pyramid.strides_of_levels[finest]
@@ -240,6 +260,7 @@ class _Band:
     ) -> None:
         self.level, self.number, self.pattern, self.which, self.shape = level, number, pattern, which, shape
         self.known = _margin(shape, grid.device)
+        self.offsets = torch.zeros(shape, dtype=torch.int16, device=grid.device)
         self.earlier = earlier
         mask, parents = coarser
         self.parent_axes = mask
@@ -269,9 +290,11 @@ class _Band:
                 births = values != 0  # nothing but zeros is known as yet
                 self._know(flat, places[births], values[births])
             if len(places := at[~quiet]):
-                prediction = self._predict(model, places, kind)
+                forecast = self._forecast(model, places, kind)
                 own = Places(self.level, self.pattern, self.which, places)
-                self._know(flat, places, exchange.predicted(own, flat[places], prediction))
+                values = exchange.predicted(own, flat[places], forecast)
+                self._know(flat, places, values)
+                self.offsets.view(-1)[places] = forecast.offset(values)
         return self.known
 
     def _still(self) -> Tensor:
@@ -296,16 +319,17 @@ class _Band:
         rows = torch.div(places, nx, rounding_mode="floor")
         return torch.div(rows, ny, rounding_mode="floor"), rows % ny, places % nx
 
-    def _predict(self, model: Model, places: Tensor, kind: int) -> Prediction:
-        """The predictions of points, part by part."""
-        result = Prediction(*(torch.empty_like(places) for _ in range(3)))
+    def _forecast(self, model: Model, places: Tensor, kind: int) -> Forecast:
+        """What is likely of points, part by part."""
+        centre, table, bits = (torch.empty_like(places) for _ in range(3))
+        result = Forecast(centre, table, bits, self.offsets.new_empty(3, len(places)))
         size = PART if places.device.type == "cpu" else PART_GPU
 
         def predict(first: int) -> None:
             part = slice(first, first + size)
-            prediction = model.predict(self._features(places[part], kind), self.pattern)
-            for name in ("centre", "table", "bits"):
-                getattr(result, name)[part] = getattr(prediction, name)
+            forecast = model.predict(self._features(places[part], kind), self.pattern)
+            for name in ("centre", "table", "bits", "offsets"):
+                getattr(result, name)[..., part] = getattr(forecast, name)
 
         starts = range(0, len(places), size)
         if places.device.type == "cpu" and len(starts) > 1:

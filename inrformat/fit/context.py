@@ -55,15 +55,21 @@ class TrainProgress:
 class FloatNetwork(torch.nn.Module):
     """A network of the model in float, with inputs in units of 1 / UNIT; see models.context.Network."""
 
-    def __init__(self, inputs: int, generator: torch.Generator, hidden: tuple[int, int] = HIDDEN) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        generator: torch.Generator,
+        hidden: tuple[int, int] = HIDDEN,
+        outputs: int = OUTPUTS,
+    ) -> None:
         super().__init__()
         first, second = hidden
         self.first = torch.nn.Parameter(torch.randn(first, inputs, generator=generator) / inputs**0.5)
         self.second = torch.nn.Parameter(
             torch.randn(second, first + 1, generator=generator) * (2 / first) ** 0.5
         )
-        last = torch.zeros(OUTPUTS, second + inputs)
-        last[:, :second] = torch.randn(OUTPUTS, second, generator=generator) * 0.02
+        last = torch.zeros(outputs, second + inputs)
+        last[:, :second] = torch.randn(outputs, second, generator=generator) * 0.02
         last[1, second + inputs - lattice.FEATURES] = -0.6  # a narrow spread to begin with
         self.last = torch.nn.Parameter(last)
 
@@ -73,7 +79,7 @@ class FloatNetwork(torch.nn.Module):
             setattr(self, part, torch.nn.Parameter(torch.from_numpy(weights.astype(np.float32) / SCALE)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(3, n) outputs for features (inputs, n)."""
+        """(outputs, n) for features (inputs, n)."""
         return outputs_of({"first": self.first, "second": self.second, "last": self.last}, features)
 
 
@@ -83,7 +89,8 @@ class Seen:
 
     features   (n, inputs) int8.
     targets    (n, 5) float32, in levels: the unit of the centre, the neighbours' spread, the difference of
-               what came from the context's base, the step, and what came.
+               what came from the context's base, the step, and what came. Of latents (n, 6): the last is by
+               how much a coefficient is greater than what its latent stands for, in steps.
     """
 
     features: Tensor
@@ -114,8 +121,8 @@ class Seen:
 class Pool:
     """The newest ROWS points of one network."""
 
-    def __init__(self, inputs: int) -> None:
-        self.seen = Seen(torch.zeros(ROWS, inputs, dtype=torch.int8), torch.zeros(ROWS, 5))
+    def __init__(self, inputs: int, targets: int = 5) -> None:
+        self.seen = Seen(torch.zeros(ROWS, inputs, dtype=torch.int8), torch.zeros(ROWS, targets))
         self.count = self._next = 0
 
     def add(self, seen: Seen) -> None:
@@ -212,13 +219,14 @@ def learn(
     optimizers: Sequence[torch.optim.Optimizer],
     rates: Sequence[float],
     generator: torch.Generator,
+    cost: Callable[[Tensor, Tensor], Tensor] = bits,
 ) -> float:
-    """One step of a network on points of its pool; the bits of a point."""
+    """One step of a network on points of its pool; the cost of a point: by default its bits."""
     for optimizer, rate in zip(optimizers, rates, strict=True):
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
     features, targets = pool.seen.batch(pool.count, generator)
-    loss = bits(network(features), targets).mean()
+    loss = cost(network(features), targets).mean()
     torch.autograd.backward(loss)
     for optimizer in optimizers:
         optimizer.step()

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..coding import latent_code
 from ..coding.latent_code import worthwhile
-from ..coding.latents import LARGEST_LATENT, Places, Pyramid, inputs, to_finer, walk
-from ..coding.lattice import Prediction
+from ..coding.latents import LARGEST_LATENT, Forecast, Places, Pyramid, inputs, to_finer, walk
 from ..coding.network import CODE_BITS
 from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
-from ..models.integers import PARTS
-from ..models.latents import LatentModel
-from .context import FloatNetwork, Pool, Seen, TrainProgress, learn, optimizers_of, rate_at, rounded
+from ..models.integers import OUTPUTS, PARTS
+from ..models.latents import OFFSETS, LatentModel
+from .context import FloatNetwork, Pool, Seen, TrainProgress, bits, learn, optimizers_of, rate_at, rounded
 
 LIKELY = 0.62
 """A coefficient of so many steps is likely to be worth a latent that is not zero."""
@@ -221,46 +222,49 @@ class _Recorder:
 
     def __init__(self, latents: Latents, model: LatentModel | None) -> None:
         self.latents, self.model = latents, model
-        self.rows: list[tuple[int, Tensor, Prediction]] = []
+        self.rows: list[tuple[int, Tensor, Forecast]] = []
         self.lock = threading.Lock()
         self.seen: list[tuple[int, Seen]] = []
 
-    def predict(self, features: Tensor, pattern: int) -> Prediction:
-        """Nothing but where the features, and what the model makes of them, were noted."""
-        nothing = torch.zeros(features.shape[1], dtype=torch.int64)
-        real = Prediction(nothing, nothing, nothing)
+    def predict(self, features: Tensor, pattern: int) -> Forecast:
+        """The offsets; and where the features, and what the model makes of them, were noted."""
+        count = features.shape[1]
+        nothing = torch.zeros(count, dtype=torch.int64)
+        real = Forecast(nothing, nothing, nothing, torch.zeros(OFFSETS, count, dtype=torch.int16))
         if self.model is not None:
             real = self.model.predict(features, pattern)
         with self.lock:
             number = len(self.rows)
             self.rows.append((PATTERNS.index(pattern), features.to(torch.int8), real))
-        return Prediction(nothing + number, torch.arange(features.shape[1]), nothing)
+        return Forecast(nothing + number, torch.arange(count), nothing, real.offsets)
 
     def quiet(self, number: int, true: Tensor) -> Tensor:
         """See coding.latents.Exchange."""
         return true
 
-    def predicted(self, places: Places, true: Tensor, prediction: Prediction) -> Tensor:
+    def predicted(self, places: Places, true: Tensor, forecast: Forecast) -> Tensor:
         """See coding.latents.Exchange."""
+        bias, wanted = self.latents.pyramid.bias[places.which] / 256, self.latents.wanted(places)
         if self.model is not None:
-            bias = self.latents.pyramid.bias[places.which] / 256
-            true = worthwhile(self.latents.wanted(places), bias, self._real(prediction))
+            true = worthwhile(wanted, bias, self._real(forecast))
         keep = torch.randperm(len(true))[:KEPT]
-        numbers = prediction.centre[keep]
+        numbers = forecast.centre[keep]
         for number in sorted(set(numbers.tolist())):
             which, features, _ = self.rows[number]
             own = keep[numbers == number]
             came = true[own].float()
             ones = torch.ones_like(came)
+            missing = wanted[own] - came + bias * came.sign()
             # Units of one step, and nothing below which there is nothing: see context.Seen.
-            targets = torch.stack([ones, ones, came, ones, torch.full_like(came, 1e6)], dim=1)
-            self.seen.append((which, Seen(features[:, prediction.table[own]].T.contiguous(), targets)))
+            targets = torch.stack([ones, ones, came, ones, torch.full_like(came, 1e6), missing], dim=1)
+            self.seen.append((which, Seen(features[:, forecast.table[own]].T.contiguous(), targets)))
         self.rows.clear()
         return true
 
-    def _real(self, noted: Prediction) -> Prediction:
-        """What the model said of points whose predictions are where they were noted."""
-        real = Prediction(*(torch.empty_like(noted.centre) for _ in range(3)))
+    def _real(self, noted: Forecast) -> Forecast:
+        """What the model said of points whose forecasts are where they were noted."""
+        centre, table, bits = (torch.empty_like(noted.centre) for _ in range(3))
+        real = Forecast(centre, table, bits, noted.offsets)
         for number in sorted(set(noted.centre.tolist())):
             here = noted.centre == number
             for name in ("centre", "table", "bits"):
@@ -288,52 +292,70 @@ def train_latents(
 ) -> LatentModel:
     """Train a latent model on the CPU, on grids (z, y, x) of codes with their spacing.
 
-    start   a model to go on from: latents are then chosen by what they cost in it, as an encoder does.
+    start   a model to go on from: latents are then chosen by what they cost in what it has become, as an
+            encoder does.
     """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    pieces = _Pieces(grids, seed, start)
-    networks = [FloatNetwork(inputs(p), generator, HIDDEN) for p in PATTERNS]
+    pieces = _Pieces(grids, seed)
+    rows = OUTPUTS + OFFSETS
+    networks = [FloatNetwork(inputs(p), generator, HIDDEN, rows) for p in PATTERNS]
     if start is not None:
         for name, network in zip(LatentModel.networks_of, networks, strict=True):
-            network.load(*(start.weights[f"{name}.{part}"] for part in PARTS))
-    pools = [Pool(inputs(p)) for p in PATTERNS]
+            first, second, last = (start.weights[f"{name}.{part}"] for part in PARTS)
+            network.load(first, second, np.pad(last, ((0, rows - len(last)), (0, 0))))
+    pools = [Pool(inputs(p), 6) for p in PATTERNS]
     optimizers = [optimizers_of(n) for n in networks]
     mean, step, began, done = 0.0, 0, time.monotonic(), 0.0
-    while done < 1.0:
-        if step % STEPS_PER_PIECE == 0:
-            for _ in range(FIRST_PIECES if step == 0 else 1):
-                for which, seen in pieces.look():
-                    pools[which].add(seen)
-        which = step % len(networks)
-        loss = learn(
-            networks[which], pools[which], optimizers[which], rate_at(done, start is not None), generator
-        )
-        step += 1
-        mean += (loss - mean) * max(0.002, 1 / step)
-        done = (time.monotonic() - began) / seconds
-        if progress is not None:
-            progress(TrainProgress(step, min(done, 1.0), mean))
+    with ThreadPoolExecutor(1) as beside:  # the next piece is coded while the last ones are learned
+        following = [beside.submit(pieces.look, start) for _ in range(FIRST_PIECES)]
+        while done < 1.0:
+            if step % STEPS_PER_PIECE == 0:
+                for found in following:
+                    for which, seen in found.result():
+                        pools[which].add(seen)
+                following = [beside.submit(pieces.look, start and _frozen(networks))]
+            which = step % len(networks)
+            rates = rate_at(done, start is not None)
+            loss = learn(networks[which], pools[which], optimizers[which], rates, generator, _cost)
+            step += 1
+            mean += (loss - mean) * max(0.002, 1 / step)
+            done = (time.monotonic() - began) / seconds
+            if progress is not None:
+                progress(TrainProgress(step, min(done, 1.0), mean))
+    return _frozen(networks)
+
+
+def _frozen(networks: Sequence[FloatNetwork]) -> LatentModel:
+    """The integer model that these networks round to."""
     layers: dict[str, npt.NDArray[np.int16]] = {}
     for name, network in zip(LatentModel.networks_of, networks, strict=True):
         layers |= {f"{name}.{part}": rounded(getattr(network, part)) for part in PARTS}
     return LatentModel(layers)
 
 
+def _cost(outputs: Tensor, targets: Tensor) -> Tensor:
+    """What points (n) cost, in bits: those of their latents, and those that their squared error is worth."""
+    came, missing = targets[2], targets[5]
+    none, more, less = outputs[OUTPUTS:]
+    offset = torch.where(came == 0, none, torch.where(came > 0, more, less))
+    return bits(outputs[:OUTPUTS], targets[:5]) + (missing - offset).square() / latent_code.BIT
+
+
 class _Pieces:
     """Pieces of grids, and what their coding teaches; larger grids are seen more often, by their root."""
 
-    def __init__(self, grids: Sequence[Grid], seed: int, model: LatentModel | None) -> None:
-        self.grids, self.rng, self.model = grids, np.random.default_rng(seed), model
+    def __init__(self, grids: Sequence[Grid], seed: int) -> None:
+        self.grids, self.rng = grids, np.random.default_rng(seed)
         weights = np.sqrt([grid.size for grid, _ in grids])
         self.weights = weights / weights.sum()
 
-    def look(self) -> list[tuple[int, Seen]]:
-        """Code one piece, by a step of any usual size."""
+    def look(self, model: LatentModel | None) -> list[tuple[int, Seen]]:
+        """Code one piece, by a step of any usual size, and a model's costs if any."""
         rng = self.rng
         grid, spacing = self.grids[int(rng.choice(len(self.grids), p=self.weights))]
         share = float(np.exp(rng.uniform(math.log(LEAST_SHARE), math.log(MOST_SHARE))))
-        return look(_piece(grid, rng), spacing, share * (1 << CODE_BITS), self.model)
+        return look(_piece(grid, rng), spacing, share * (1 << CODE_BITS), model)
 
 
 def _piece(grid: npt.NDArray[np.uint16], rng: np.random.Generator) -> Tensor:

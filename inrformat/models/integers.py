@@ -31,7 +31,7 @@ LARGEST_HIDDEN = 1024
 UNIT = 16
 """Inputs and activations are in units of 1 / UNIT."""
 OUTPUTS = 3
-"""Centre, spread, tails."""
+"""Centre, spread, tails: rows of a last layer, if no more is said of it."""
 EXACT = 1 << 24
 PARTS = ("first", "second", "last")
 """The layers of a network."""
@@ -41,7 +41,7 @@ Weights = Mapping[str, npt.NDArray[np.int16]]
 
 @dataclass(frozen=True)
 class Network:
-    """Whole numbers: first (hidden, inputs), second (hidden 2, hidden + 1), last (3, hidden 2 + inputs).
+    """Whole numbers: first (hidden, inputs), second (hidden 2, hidden + 1), last (rows, hidden 2 + inputs).
 
     The second layer's last input is a constant; the first's and the last's is among the inputs.
     """
@@ -51,7 +51,7 @@ class Network:
     last: torch.Tensor
 
     def outputs(self, features: torch.Tensor) -> torch.Tensor:
-        """(3, n) int64 in units of 1 / (SCALE UNIT), for whole numbers (inputs, n)."""
+        """(rows, n) int64 in units of 1 / (SCALE UNIT), for whole numbers (inputs, n)."""
         return self._products[2](self.before_last(features)).long()
 
     def before_last(self, features: torch.Tensor) -> torch.Tensor:
@@ -141,12 +141,14 @@ class IntegerModel:
 
     kind          of the model's file.
     networks_of   the name of each network, and how many inputs it has.
+    rows_of_last  how many rows a last layer may have.
     weights       int16 arrays "network.layer", for each network and the layers first, second and last.
     header, file  of the model's file, where it has one.
     """
 
     kind: ClassVar[str]
     networks_of: ClassVar[Mapping[str, int]]
+    rows_of_last: ClassVar[tuple[int, ...]] = (OUTPUTS,)
     header: ModelHeader | None = None
     file: bytes | None = None
 
@@ -194,8 +196,9 @@ class IntegerModel:
             raise fail("out-of-range", f"the tensors are not those of a {cls.kind} model", section=section)
         for name, inputs in cls.networks_of.items():
             first, second, last = (weights[f"{name}.{part}"] for part in PARTS)
-            shapes = (first.shape[1:], second.shape[1:], last.shape)
-            if shapes != ((inputs,), (len(first) + 1,), (OUTPUTS, len(second) + inputs)):
+            shapes = (first.shape[1:], second.shape[1:], last.shape[1:])
+            expected = (inputs,), (len(first) + 1,), (len(second) + inputs,)
+            if shapes != expected or len(last) not in cls.rows_of_last:
                 raise fail("out-of-range", "a layer has the wrong shape", section=section)
             if max(len(first), len(second)) > LARGEST_HIDDEN:
                 message = f"a hidden layer has more than {LARGEST_HIDDEN} rows"

@@ -646,8 +646,8 @@ def check_kind(kind: str, config: dict[str, int], shapes: dict[str, Shape]) -> N
         for network, inputs in INTEGER[kind].items():
             first, second, last = (shapes[f"{network}.{layer}"] for layer in LAYERS)
             need(max(first[0], second[0]) <= 1024, "out-of-range", "hidden")
-            right = (first[1:], second[1:], last) == ((inputs,), (first[0] + 1,), (3, second[0] + inputs))
-            need(right, "out-of-range", network)
+            right = (first[1:], second[1:], last[1:]) == ((inputs,), (first[0] + 1,), (second[0] + inputs,))
+            need(right and last[0] in ROWS_OF_LAST[kind], "out-of-range", network)
         return
     light = {"channels": 256, "layers": 32}
     ranges = light if kind == "light" else {"blocks": 32, "layers": 32, "growth": 128, "maps": 1024}
@@ -674,6 +674,7 @@ def check_kind(kind: str, config: dict[str, int], shapes: dict[str, Shape]) -> N
 
 
 LAYERS = ("first", "second", "last")
+ROWS_OF_LAST = {"context": (3,), "latents": (3, 6)}
 INTEGER = {
     "context": {
         f"{where}.{kind}": len(lattice.neighbours(kind)) + 6

@@ -176,7 +176,7 @@ def context(
 
 
 def outputs(network: Network, inputs: Ints) -> Ints:
-    """The three outputs (3, n): float64 products are exact, all sums are below 2^24."""
+    """The outputs (3 or 6, n): float64 products are exact, all sums are below 2^24."""
     first, second, last = network
     x = inputs.astype(np.float64)
     h = np.rint(first @ x / 512).clip(0, 127)

@@ -68,6 +68,7 @@ VECTORS = {
     "tensor-unknown": "a tensor of no network",
     "tensor-shape": "a first layer for the inputs of another band",
     "tensor-flat": "a layer with one axis",
+    "rows-of-last-4": "a network with four outputs",
     "hidden-1025": "a hidden layer of 1025 rows",
     "model-as-sr": "a latent model in the place of the super-resolution model",
     "empty": "latents of no bytes",
