@@ -1,13 +1,12 @@
-"""Train the latent model that is shipped, on the public series: an hour of one core, or more.
+"""Train the latent model that is shipped, on the public series: most of an hour of two cores, or more.
 
-    python benchmarks/train_latents.py OUT.inrm [--seconds 3600] [--start FILE.inrm [--hidden 128 48]]
-                                       [--version 2]
+    python benchmarks/train_latents.py OUT.inrm --version N [--seconds 3600] [--seed 0]
+                                       [--start FILE.inrm [--hidden 128 48]]
 
-The grids are the volumes themselves and what Lanczos makes of them by several factors. With a model to start from the
-latents are chosen by its costs, as an encoder does. latents-2 went on from latents-1 with --hidden 128 48,
-42,000 steps in 2,450 s of a core; the shipped latents-3 from latents-2, which has no offsets, with --seed 7, 46,000 steps
-in 2,500 s of two cores.
-The others stay for files that name them.
+The grids are the volumes themselves and what Lanczos makes of them by several factors. With a model to start
+from the latents are chosen by what they cost in what it has become, as an encoder does. The shipped latents-3
+went on from latents-2, with --seed 7, 46,000 steps in 2,500 s of two cores. latents-1 and latents-2, which have
+no shifts, are of this script before it knew of them, and stay for files that name them.
 """
 
 from __future__ import annotations
@@ -63,9 +62,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--start", type=Path, help="a model to go on from")
     parser.add_argument("--hidden", nargs=2, type=int, help="give its layers so many rows")
-    parser.add_argument("--version", type=int, default=2)
+    parser.add_argument("--version", type=int, required=True)
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the pieces and the order in which they are seen"
+        "--seed", type=int, default=0, help="of the pieces, their order, and the first weights"
     )
     args = parser.parse_args()
     if args.hidden and not args.start:

@@ -32,12 +32,12 @@ AFFINE = lattice_vectors.AFFINE
 
 # --- latent models ----------------------------------------------------------------------------------------
 def random_weights(
-    seed: int, first: int = 1, second: int = 1, *, width: int = 0, offsets: int = 0
+    seed: int, first: int = 1, second: int = 1, *, width: int = 0, shifts: int = 0
 ) -> dict[str, Array]:
     """Whole numbers for all networks.
 
     width     how much wider distributions are, in eighths of octaves.
-    offsets   how large the weights of the offsets are at most; 0: there are none.
+    shifts   how large the weights of the shifts are at most; 0: there are none.
     """
     rng = np.random.default_rng(seed)
     weights = {}
@@ -49,8 +49,8 @@ def random_weights(
         last[1] //= 4
         last[2] *= 3
         last[1, -8] = 8 * width
-        if offsets:
-            more = rng.integers(-offsets, offsets + 1, (3, second + n))
+        if shifts:
+            more = rng.integers(-shifts, shifts + 1, (3, second + n))
             last = np.concatenate([last, more])
         weights[f"{pattern}.last"] = last.astype(np.int16)
     return weights
@@ -80,9 +80,9 @@ def mixed_model() -> bytes:
     return model_file({f"{p}.{layer}": part[f"{p}.{layer}"] for p, part in every for layer in PARTS})
 
 
-def some_offsets() -> bytes:
+def some_shifts() -> bytes:
     """Offsets of every other network."""
-    weights, more = random_weights(91), random_weights(92, offsets=40)
+    weights, more = random_weights(91), random_weights(92, shifts=40)
     return model_file(weights | {key: more[key] for key in more if int(key.split(".")[0]) % 2})
 
 
@@ -372,13 +372,13 @@ def _volumes(files: dict[str, bytes], put: Callable[..., Parts], light: bytes) -
 def _models(files: dict[str, bytes], put: Callable[..., Parts]) -> None:
     put("model-mixed", (6, 9, 10), (7, 3), 80, model=mixed_model())
     put("model-largest", (6, 9, 10), (7, 3), 81, model=largest_model(), size=40.0)
-    offsets = model_file(random_weights(86, 3, 2, offsets=20))
-    put("offsets", (7, 11, 13), (7, 3, 7), 86, model=offsets)
-    put("offsets-none-stored", (7, 11, 13), (7, 3, 7), 87, model=offsets, share=0.0)
-    most = model_file(random_weights(88, offsets=1000))
-    put("offsets-largest", (6, 9, 10), (7, 3), 88, model=most, spikes=0.1, bias=127, step=60000)
-    put("offsets-beyond-latents", (6, 9, 10), (7, 3), 89, model=most, step=1, bias=127, size=1.0)
-    put("offsets-of-some", (6, 9, 10), (7, 3), 90, model=some_offsets())
+    shifts = model_file(random_weights(86, 3, 2, shifts=20))
+    put("shifts", (7, 11, 13), (7, 3, 7), 86, model=shifts)
+    put("shifts-none-stored", (7, 11, 13), (7, 3, 7), 87, model=shifts, share=0.0)
+    most = model_file(random_weights(88, shifts=1000))
+    put("shifts-largest", (6, 9, 10), (7, 3), 88, model=most, spikes=0.1, bias=127, step=60000)
+    put("shifts-past-zero", (6, 9, 10), (7, 3), 89, model=most, step=300, bias=127, size=1.0)
+    put("shifts-of-some", (6, 9, 10), (7, 3), 90, model=some_shifts())
     weights = {key: w.astype(np.float32) for key, w in random_weights(82).items()}
     put("model-f4", (6, 9, 10), (7, 3), 83, model=any_model_file(weights))
     for width in (-60, 40, 60, 80, 100, 140):  # up to 14 low bits, and symbols at the bottom

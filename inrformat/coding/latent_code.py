@@ -157,8 +157,8 @@ def worthwhile(coefficients: Tensor, bias: float, forecast: Forecast) -> Tensor:
     nearest = torch.floor(coefficients.abs() + 0.5).clamp_(max=LARGEST_LATENT)
     choices = torch.stack([nearest, (nearest - 1).clamp_(min=0), torch.zeros_like(nearest)])
     choices *= coefficients.sign()
-    offsets = torch.stack([forecast.offset(choice) for choice in choices])
-    error = (choices - bias * choices.sign() + offsets / 256 - coefficients).square_()
+    shifts = torch.stack([forecast.shift(choice) for choice in choices])
+    error = (choices - bias * choices.sign() + shifts / 256 - coefficients).square_()
     bits = torch.stack([costs(choice.long(), forecast) for choice in choices])
     best = (error + BIT * bits).argmin(0)
     return choices.gather(0, best[None])[0].to(torch.int16)
@@ -174,7 +174,7 @@ def encode(
     """(the section, how many lanes it has, the grid) of the latents; see coding.latents.walk.
 
     wanted   where it is given, latents that are predicted are not those of `bands`, but what it makes worth
-             their bits.
+             their bits; a model's shifts are made for latents that were chosen so.
     """
     writer = _Writer(len(pyramid.class_sizes()), pyramid.bias, wanted)
     if wanted is not None:

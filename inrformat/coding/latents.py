@@ -6,7 +6,7 @@ points about it in its band; at its place and the 6 beside it in the bands of it
 before; at its parent in the coarser level and the 6 beside that. In the coarsest level no point is quiet.
 Quiet points are nearly all zero, and only those that are not ("births") are stored, by the gaps between them.
 The others are predicted by a small integer network from what is known around them, and coded as residuals;
-it also says where, about each of them, what was rounded is likely to lie.
+it also says where, about each of them, what was rounded is likely to lie: by a shift.
 
 All of it is arithmetic on whole numbers: the same on every machine.
 """
@@ -61,15 +61,15 @@ def inputs(pattern: int) -> int:
 class Forecast(Prediction):
     """What a latent model says of n points: the distributions of their latents, and more.
 
-    offsets   (3, n) int16: by how many 1/256 of a step a point stands for more than its latent, if that is
+    shifts   (3, n) int16: by how many 1/256 of a step a point stands for more than its latent, if that is
               zero, greater, or less.
     """
 
-    offsets: Tensor
+    shifts: Tensor
 
-    def offset(self, latents: Tensor) -> Tensor:
-        """The offsets (n) of points with these latents."""
-        none, more, less = self.offsets
+    def shift(self, latents: Tensor) -> Tensor:
+        """The shifts (n) of points with these latents."""
+        none, more, less = self.shifts
         return torch.where(latents == 0, none, torch.where(latents > 0, more, less))
 
 
@@ -168,14 +168,14 @@ class Pyramid:
         z, y, x = self.strides
         return grid[::z, ::y, ::x]
 
-    def value(self, latents: Tensor, which: int, offsets: Tensor | None = None) -> Tensor:
-        """What the latents of a band stand for, with their offsets in 1/256 of a step: int32."""
+    def value(self, latents: Tensor, which: int, shifts: Tensor | None = None) -> Tensor:
+        """What the latents of a band stand for, with their shifts, if any, in 1/256 of a step: int32."""
         step, bias = self.steps[which], self.bias[which]
-        exact = latents.long().mul_(256).sub_(latents.sign(), alpha=bias)
-        if offsets is not None:
-            exact += offsets
+        exact = (256 * latents.long()).sub_(latents.sign(), alpha=bias)
+        if shifts is not None:
+            exact += shifts
         size = exact.abs().mul_(step).add_(128).bitwise_right_shift_(8).clamp_(max=LARGEST)
-        return size.mul_(exact.sign_()).int()
+        return size.mul_(exact.sign()).int()
 
 
 def walk(
@@ -212,7 +212,7 @@ def walk(
             with alone():
                 sizes[pattern] = context.code(band, model, exchange, classes)
             classes += len(CLASSES)
-            points.copy_(pyramid.value(band, which, context.offsets))
+            points.copy_(pyramid.value(band, which, context.shifts))
         inverse(grid, level)
         coarser = level.axes, sizes
     z, y, x = pyramid.strides_of_levels[finest]
@@ -260,7 +260,7 @@ class _Band:
     ) -> None:
         self.level, self.number, self.pattern, self.which, self.shape = level, number, pattern, which, shape
         self.known = _margin(shape, grid.device)
-        self.offsets = torch.zeros(shape, dtype=torch.int16, device=grid.device)
+        self.shifts = torch.zeros(shape, dtype=torch.int16, device=grid.device)
         self.earlier = earlier
         mask, parents = coarser
         self.parent_axes = mask
@@ -294,7 +294,7 @@ class _Band:
                 own = Places(self.level, self.pattern, self.which, places)
                 values = exchange.predicted(own, flat[places], forecast)
                 self._know(flat, places, values)
-                self.offsets.view(-1)[places] = forecast.offset(values)
+                self.shifts.view(-1)[places] = forecast.shift(values)
         return self.known
 
     def _still(self) -> Tensor:
@@ -322,13 +322,13 @@ class _Band:
     def _forecast(self, model: Model, places: Tensor, kind: int) -> Forecast:
         """What is likely of points, part by part."""
         centre, table, bits = (torch.empty_like(places) for _ in range(3))
-        result = Forecast(centre, table, bits, self.offsets.new_empty(3, len(places)))
+        result = Forecast(centre, table, bits, self.shifts.new_empty(3, len(places)))
         size = PART if places.device.type == "cpu" else PART_GPU
 
         def predict(first: int) -> None:
             part = slice(first, first + size)
             forecast = model.predict(self._features(places[part], kind), self.pattern)
-            for name in ("centre", "table", "bits", "offsets"):
+            for name in ("centre", "table", "bits", "shifts"):
                 getattr(result, name)[..., part] = getattr(forecast, name)
 
         starts = range(0, len(places), size)

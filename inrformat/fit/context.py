@@ -45,7 +45,10 @@ SLACK = 2.0**-8
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """After a step: its number, the share of the budget that is used, and bits a point, a running mean."""
+    """After a step: its number, the share of the budget that is used, and bits a point, a running mean.
+
+    Of latents the bits count in what their error is worth.
+    """
 
     step: int
     done: float
@@ -53,7 +56,10 @@ class TrainProgress:
 
 
 class FloatNetwork(torch.nn.Module):
-    """A network of the model in float, with inputs in units of 1 / UNIT; see models.context.Network."""
+    """A network of the model in float, with inputs in units of 1 / UNIT; see models.context.Network.
+
+    Outputs beyond those of a distribution are zero to begin with.
+    """
 
     def __init__(
         self,
@@ -69,7 +75,7 @@ class FloatNetwork(torch.nn.Module):
             torch.randn(second, first + 1, generator=generator) * (2 / first) ** 0.5
         )
         last = torch.zeros(outputs, second + inputs)
-        last[:, :second] = torch.randn(outputs, second, generator=generator) * 0.02
+        last[:OUTPUTS, :second] = torch.randn(OUTPUTS, second, generator=generator) * 0.02
         last[1, second + inputs - lattice.FEATURES] = -0.6  # a narrow spread to begin with
         self.last = torch.nn.Parameter(last)
 
@@ -90,7 +96,7 @@ class Seen:
     features   (n, inputs) int8.
     targets    (n, 5) float32, in levels: the unit of the centre, the neighbours' spread, the difference of
                what came from the context's base, the step, and what came. Of latents (n, 6): the last is by
-               how much a coefficient is greater than what its latent stands for, in steps.
+               how much a coefficient is greater than what its latent stands for without a shift, in steps.
     """
 
     features: Tensor

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from ..coding import latent_code
-from ..coding.latent_code import worthwhile
 from ..coding.latents import LARGEST_LATENT, Forecast, Places, Pyramid, inputs, to_finer, walk
 from ..coding.network import CODE_BITS
 from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
 from ..models.integers import OUTPUTS, PARTS
-from ..models.latents import OFFSETS, LatentModel
+from ..models.latents import SHIFTS, LatentModel
 from .context import FloatNetwork, Pool, Seen, TrainProgress, bits, learn, optimizers_of, rate_at, rounded
 
 LIKELY = 0.62
@@ -102,7 +101,8 @@ class Analysis:
     def error(self, step: float) -> float:
         """The mean squared error that the latents of such a step make in the grid, about; in codes.
 
-        Of those that are rounded: the choice by costs, as they are coded, changes it by some tenths of a dB.
+        Of those that are rounded, without a model's shifts: these and the choice by costs, as they are coded,
+        change it by some tenths of a dB.
         """
         latents, total = self.latents(step), 0.0
         levels = self.layout.levels
@@ -115,7 +115,10 @@ class Analysis:
 
 
 def by_latents(grid: Tensor, share: float) -> Tensor:
-    """A grid (z, y, x) of values from 0 to 1 as latents give it back whose step is a share of that range."""
+    """A grid (z, y, x) of values from 0 to 1 as latents of a step, a share of that range, give it back.
+
+    By their own values: without the shifts of a model.
+    """
     scale = float(1 << CODE_BITS)
     latents = Analysis(grid.cpu() * scale, (1.0, 1.0, 1.0)).latents(share * scale)
     pyramid = latents.pyramid
@@ -227,16 +230,16 @@ class _Recorder:
         self.seen: list[tuple[int, Seen]] = []
 
     def predict(self, features: Tensor, pattern: int) -> Forecast:
-        """The offsets; and where the features, and what the model makes of them, were noted."""
+        """The shifts; and where the features, and what the model makes of them, were noted."""
         count = features.shape[1]
         nothing = torch.zeros(count, dtype=torch.int64)
-        real = Forecast(nothing, nothing, nothing, torch.zeros(OFFSETS, count, dtype=torch.int16))
+        real = Forecast(nothing, nothing, nothing, torch.zeros(SHIFTS, count, dtype=torch.int16))
         if self.model is not None:
             real = self.model.predict(features, pattern)
         with self.lock:
             number = len(self.rows)
             self.rows.append((PATTERNS.index(pattern), features.to(torch.int8), real))
-        return Forecast(nothing + number, torch.arange(count), nothing, real.offsets)
+        return Forecast(nothing + number, torch.arange(count), nothing, real.shifts)
 
     def quiet(self, number: int, true: Tensor) -> Tensor:
         """See coding.latents.Exchange."""
@@ -246,7 +249,7 @@ class _Recorder:
         """See coding.latents.Exchange."""
         bias, wanted = self.latents.pyramid.bias[places.which] / 256, self.latents.wanted(places)
         if self.model is not None:
-            true = worthwhile(wanted, bias, self._real(forecast))
+            true = latent_code.worthwhile(wanted, bias, self._real(forecast))
         keep = torch.randperm(len(true))[:KEPT]
         numbers = forecast.centre[keep]
         for number in sorted(set(numbers.tolist())):
@@ -264,7 +267,7 @@ class _Recorder:
     def _real(self, noted: Forecast) -> Forecast:
         """What the model said of points whose forecasts are where they were noted."""
         centre, table, bits = (torch.empty_like(noted.centre) for _ in range(3))
-        real = Forecast(centre, table, bits, noted.offsets)
+        real = Forecast(centre, table, bits, noted.shifts)
         for number in sorted(set(noted.centre.tolist())):
             here = noted.centre == number
             for name in ("centre", "table", "bits"):
@@ -298,7 +301,7 @@ def train_latents(
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     pieces = _Pieces(grids, seed)
-    rows = OUTPUTS + OFFSETS
+    rows = OUTPUTS + SHIFTS
     networks = [FloatNetwork(inputs(p), generator, HIDDEN, rows) for p in PATTERNS]
     if start is not None:
         for name, network in zip(LatentModel.networks_of, networks, strict=True):
@@ -307,14 +310,15 @@ def train_latents(
     pools = [Pool(inputs(p), 6) for p in PATTERNS]
     optimizers = [optimizers_of(n) for n in networks]
     mean, step, began, done = 0.0, 0, time.monotonic(), 0.0
-    with ThreadPoolExecutor(1) as beside:  # the next piece is coded while the last ones are learned
-        following = [beside.submit(pieces.look, start) for _ in range(FIRST_PIECES)]
+    worker = ThreadPoolExecutor(1)
+    try:  # the next piece is coded while the last ones are learned
+        following = [worker.submit(pieces.look, start) for _ in range(FIRST_PIECES)]
         while done < 1.0:
             if step % STEPS_PER_PIECE == 0:
                 for found in following:
                     for which, seen in found.result():
                         pools[which].add(seen)
-                following = [beside.submit(pieces.look, start and _frozen(networks))]
+                following = [worker.submit(pieces.look, start and _frozen(networks))]
             which = step % len(networks)
             rates = rate_at(done, start is not None)
             loss = learn(networks[which], pools[which], optimizers[which], rates, generator, _cost)
@@ -323,6 +327,8 @@ def train_latents(
             done = (time.monotonic() - began) / seconds
             if progress is not None:
                 progress(TrainProgress(step, min(done, 1.0), mean))
+    finally:
+        worker.shutdown(cancel_futures=True)
     return _frozen(networks)
 
 
@@ -338,8 +344,8 @@ def _cost(outputs: Tensor, targets: Tensor) -> Tensor:
     """What points (n) cost, in bits: those of their latents, and those that their squared error is worth."""
     came, missing = targets[2], targets[5]
     none, more, less = outputs[OUTPUTS:]
-    offset = torch.where(came == 0, none, torch.where(came > 0, more, less))
-    return bits(outputs[:OUTPUTS], targets[:5]) + (missing - offset).square() / latent_code.BIT
+    shift = torch.where(came == 0, none, torch.where(came > 0, more, less))
+    return bits(outputs[:OUTPUTS], targets[:5]) + (missing - shift).square() / latent_code.BIT
 
 
 class _Pieces:

@@ -17,9 +17,10 @@ from ..coding.mixtures import TAILS, tables_of
 from ..coding.wavelet import PATTERNS
 from .integers import OUTPUTS, IntegerModel
 
-OFFSETS = 3
+SHIFTS = 3
 """Outputs besides the distribution: of a zero, a greater, a lesser latent."""
-LARGEST_OFFSET = 255
+LARGEST_SHIFT = 255
+"""In 1/256 of a step."""
 
 
 class LatentModel(IntegerModel):
@@ -27,7 +28,7 @@ class LatentModel(IntegerModel):
 
     kind = "latents"
     networks_of: ClassVar = {str(pattern): inputs(pattern) for pattern in PATTERNS}
-    rows_of_last: ClassVar = (OUTPUTS, OUTPUTS + OFFSETS)
+    rows_of_last: ClassVar = (OUTPUTS, OUTPUTS + SHIFTS)
 
     def predict(self, features: Tensor, pattern: int) -> Forecast:
         """What is likely of points with these inputs (inputs, n)."""
@@ -35,13 +36,13 @@ class LatentModel(IntegerModel):
 
 
 def forecast(outputs: Tensor) -> Forecast:
-    """The integer rules that turn a network's outputs (3 or 6, n) into distributions and offsets."""
+    """The integer rules that turn a network's outputs (3 or 6, n) into distributions and shifts."""
     centre, spread, tails = outputs[:OUTPUTS]
     sixteenths = centre + 256 >> 9
     whole = sixteenths + 8 >> 4
     heavy = (tails + (1 << 11) >> 12) + TAILS // 2
     table, bits = tables_of(spread + 256 >> 9, heavy, sixteenths - (whole << 4), 1)
-    offsets = torch.zeros(OFFSETS, len(whole), dtype=torch.int16, device=outputs.device)
+    shifts = torch.zeros(SHIFTS, len(whole), dtype=torch.int16, device=outputs.device)
     if len(outputs) > OUTPUTS:
-        offsets += (outputs[OUTPUTS:] + 16 >> 5).clamp_(-LARGEST_OFFSET, LARGEST_OFFSET)
-    return Forecast(whole, table, bits, offsets)
+        shifts += (outputs[OUTPUTS:] + 16 >> 5).clamp_(-LARGEST_SHIFT, LARGEST_SHIFT)
+    return Forecast(whole, table, bits, shifts)

@@ -91,9 +91,9 @@ def class_sizes(shape: Shape, masks: Sequence[int]) -> list[int]:
     return result
 
 
-def values_of(latents: Ints, step: int, bias: int, offsets: Ints | int = 0) -> Ints:
+def values_of(latents: Ints, step: int, bias: int, shifts: Ints | int = 0) -> Ints:
     """What latents stand for."""
-    exact = 256 * latents - bias * np.sign(latents) + offsets
+    exact = 256 * latents - bias * np.sign(latents) + shifts
     size = (abs(exact) * step + 128 >> 8).clip(0, GREATEST_VALUE)
     return np.asarray(np.sign(exact) * size, np.int64)
 
@@ -188,7 +188,7 @@ class Band:
         return np.stack(rows)
 
     def distributions(self, places: Ints, kind: int) -> tuple[Ints, Ints, Ints, Ints]:
-        """The centre, the row of the mixtures, the number of low bits and three offsets of each point."""
+        """The centre, the row of the mixtures, the number of low bits and three shifts of each point."""
         made = []
         for start in range(0, places.shape[1], lattice.POINTS):
             features = self.features(places[:, start : start + lattice.POINTS], kind)
@@ -196,17 +196,17 @@ class Band:
             sixteenths = out[0] + 256 >> 9
             centre = sixteenths + 8 >> 4
             width = out[1] + 256 >> 9
-            offsets = (out[3:] + 16 >> 5).clip(-255, 255) if len(out) > 3 else 0 * out
-            made.append((centre, *lattice.rows(sixteenths - 16 * centre, width, out[2], 1), offsets))
-        centre, rows, bits, offsets = (np.concatenate(part, axis=-1) for part in zip(*made, strict=True))
-        return centre, rows, bits, offsets
+            shifts = (out[3:] + 16 >> 5).clip(-255, 255) if len(out) > 3 else 0 * out
+            made.append((centre, *lattice.rows(sixteenths - 16 * centre, width, out[2], 1), shifts))
+        centre, rows, bits, shifts = (np.concatenate(part, axis=-1) for part in zip(*made, strict=True))
+        return centre, rows, bits, shifts
 
 
 def decode_band(
     shape: Shape, band: Band, births: Sequence[Births], source: lattice.Source | None
 ) -> tuple[Ints, Ints]:
-    """The latents of a band, whose magnitudes become known, and their offsets."""
-    latents, moved = np.zeros((2, *shape), np.int64)
+    """The latents of a band, whose magnitudes become known, and their shifts."""
+    latents, moves = np.zeros((2, *shape), np.int64)
     for kind, parities in enumerate(CLASSES):
         every = np.stack(np.unravel_index(np.arange(latents.size), shape))
         parts = [every[:, (every % 2 == np.array(parity)[:, None]).all(axis=0)] for parity in parities]
@@ -219,13 +219,13 @@ def decode_band(
         if others.size:
             if source is None:
                 raise Damaged("no lanes")
-            centre, rows, bits, offsets = band.distributions(others, kind)
+            centre, rows, bits, shifts = band.distributions(others, kind)
             came = centre + source.residuals(centre + 65536, rows, bits, 1)
             came = came.clip(-GREATEST_LATENT, GREATEST_LATENT)
             latents[tuple(others)] = came
             band.known[tuple(others)] = magnitude(came)
-            moved[tuple(others)] = np.choose(np.sign(came) % 3, offsets)
-    return latents, moved
+            moves[tuple(others)] = np.choose(np.sign(came) % 3, shifts)
+    return latents, moves
 
 
 def place(births: Births, count: int) -> Ints:
@@ -287,9 +287,9 @@ def decode_levels(
             own, parent = np.zeros(there.shape, np.int64), parents.get(pattern & halved)
             smooth = cut(points, mask, 0).copy()
             band = Band(plan, number, pattern, step, own, dict(known), parent, halved, smooth)
-            latents, offsets = decode_band(there.shape, band, births[taken : taken + 4], source)
+            latents, shifts = decode_band(there.shape, band, births[taken : taken + 4], source)
             taken += 4
-            there[:] = values_of(latents, step, plan.bias[which], offsets)
+            there[:] = values_of(latents, step, plan.bias[which], shifts)
             known[pattern] = own
         for axis, bit in enumerate(axes(mask)):
             if bit and points.shape[axis] > 1:

@@ -84,7 +84,7 @@ VECTORS = {
     "tensor-unknown": "a tensor of no network",
     "tensor-shape": "a first layer for the inputs of another class",
     "tensor-flat": "a layer with one axis",
-    "rows-of-last-6": "a network with as many outputs as those of latents have",
+    "rows-of-last-6": "a network with six outputs",
     "hidden-1025": "a hidden layer of 1025 rows",
     "work": "more work than the caller allows",
     "pred-empty": "linear predictors of no bytes",
