@@ -491,6 +491,7 @@ def _is_archive(name: str) -> bool:
 
 def _info_of_archive(options: argparse.Namespace) -> Report:
     from .archive import contents
+    from .container.codes import show
 
     found = contents(options.file, patient=options.patient)
     size = f"{found['bytes_in']:,} bytes in {found['bytes_out']:,}, {found['ratio']:.2f}:1"
@@ -499,7 +500,8 @@ def _info_of_archive(options: argparse.Namespace) -> Report:
         *(f"  kept as they are: {k['count']:,} x {k['reason']}" for k in found["kept"]),
         *(f"  FAILED: {k['count']:,} x {k['reason']}" for k in found["failed"]),
     ]
-    lines += [f"  {file['path']}: {file['reason']}" for file in found.get("paths", [])]
+    longest = 4 * 4096  # a path, escaped
+    lines += [f"  {show(file['path'], longest)}: {file['reason']}" for file in found.get("paths", [])]
     return found, "\n".join(lines)
 
 

@@ -140,10 +140,10 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
 
     best: Coded | None = None
     step, coding, points = FIRST_STEP, 0.0, 1
-    for grid in job.grids(factors):
+    for grid in job.grids(factors, job.preset.projections):
         finer = math.prod(grid.lr_shape) / points
         expected = grid.loss + coding * finer**ERROR_GROWTH
-        if best is not None and expected >= WORTHWHILE * best.attempt.error:
+        if best is not None and expected >= WORTHWHILE * best.expected:
             continue
         room = job.room(size, grid.factors)
         with bar.stage("coding"):
@@ -154,7 +154,7 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
             continue
         if best is not None and not best.close:
             best = None  # that grid has not room for as many bytes
-        coding, points = attempt.error - grid.loss, math.prod(grid.lr_shape)
+        coding, points = attempt.error, math.prod(grid.lr_shape)
         if best is None or coded.error < BETTER * best.error:
             best = coded
     assert best is not None
@@ -170,6 +170,11 @@ class Coded:
     room: float
     attempt: Attempt
     error: float
+
+    @property
+    def expected(self) -> float:
+        """The mean squared error at full size that reduction and coding make together, about."""
+        return self.grid.loss + self.attempt.error
 
     @property
     def close(self) -> bool:
@@ -195,7 +200,7 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
     scale = float(1 << base_network.CODE_BITS) ** 2
     found: list[tuple[Attempt, Grid]] = []
     with bar.stage("coding"):
-        for grid in job.grids(factors):
+        for grid in job.grids(factors, job.preset.projections):
             if grid.loss < 0.95 * aim:
                 step = step_for(grid.analysis.error, (aim - grid.loss) * scale, ERROR_EXPONENT, FIRST_STEP)
                 found.append((grid.attempt(step), grid))

@@ -123,7 +123,7 @@ def _bound(file: File, lattice: LatticeHeader) -> dict[str, Any]:
 def verify(
     source: Source,
     *,
-    original: Volume | None = None,
+    original: Any = None,
     device: str = "auto",
     limits: Limits = DEFAULT_LIMITS,
 ) -> Info:
@@ -131,7 +131,8 @@ def verify(
 
     That includes the models that are here, and the changes to them; of a lossless or bounded file how its
     bricks are coded and their index. Of the bricks themselves only the checksums are compared: that their
-    codes are whole shows when they are decoded, which is what the comparison with an original does.
+    codes are whole shows when they are decoded, which is what the comparison with an original does. That is
+    whatever `encode` takes.
 
     Raises FormatError (which section and offset), PromiseError (a figure that a decode does not reach),
     InputError (the original is of another shape or type), ModelNotFoundError.
@@ -147,7 +148,8 @@ def verify(
         with suppress(ModelNotFoundError):
             file.bricks  # noqa: B018
         if original is not None:
-            _verify_original(file, found, original)
+            volume = original if isinstance(original, Volume) else Volume(original)
+            _verify_original(file, found, volume)
         return found
 
 

@@ -46,9 +46,9 @@ PSNR_TOLERANCE = 0.2
 SAMPLE_SLABS, SAMPLE_SLICES = 4, 8
 """The same slices, whatever the factors: their errors are compared."""
 SKETCH_VOXELS = 1 << 18
-"""A lossless or bounded file of fewer voxels has no base network to speak of."""
-SKETCH_BYTES, SKETCH_RATIO = 4000, 2000
-"""Bytes of such a file's base network, at most; and the raw bytes over them, at least."""
+"""A lossless or bounded file of fewer voxels has no preview to speak of."""
+SKETCH_BYTES, SKETCH_RATIO = (400, 4000), 4000
+"""Bytes of what holds such a file's preview: at least, at most; between them, the raw bytes over so many."""
 LEAST_ADAPTED = 6000
 """In files of fewer bytes there is no room for changes to a model."""
 SKETCH_STEPS = 300
@@ -68,7 +68,7 @@ class Attempt:
 
     base      the kind of what holds it, and `sections` its bytes.
     codes     what it decodes to, where that is known.
-    error     the mean squared error that is expected at full size, in units of the range.
+    error     the mean squared error of the LR grid, in units of the range.
     changes   the section SRTU: what it changes in the super-resolution model; empty: nothing.
     """
 
@@ -158,7 +158,7 @@ class Job:
             grid = plan.normalised_grid(data, span, factors, self.device)
             return Fitted.of(factors, train.fit(grid, settings, self.device, report))
 
-    def grids(self, factors: Shape | None) -> Iterator[Grid]:
+    def grids(self, factors: Shape | None, projections: int) -> Iterator[Grid]:
         """The LR grids that could be coded, from the coarsest to the finest."""
         from .fit import plan
 
@@ -167,18 +167,25 @@ class Job:
         there = [choice for choice in choices if math.prod(lr_shape(shape, choice)) <= most]
         if not there:
             raise EncodeError(f"no grid of at most {most} latents has the factors {choices[0]}")
-        yield from (Grid(self, choice) for choice in there)
+        yield from (Grid(self, choice, projections) for choice in there)
 
-    def sketch(self, factors: Shape | None, bar: Bar) -> Fitted:
-        """A small network for the preview of a volume whose bricks hold the rest: quickly made, few bytes."""
+    def sketch(self, factors: Shape | None, bar: Bar) -> Attempt:
+        """A coarse grid for the preview of a volume whose bricks hold the rest: quickly made, few bytes."""
+        from .coding.latents import PREVIEW_POINTS
+        from .fit.latents import FIRST_STEP
+        from .fit.train import flat
+
         data = self.volume.data
-        if data.size < SKETCH_VOXELS:
-            from .fit.train import flat
-
+        if data.size < SKETCH_VOXELS or self.span[0] == self.span[1]:
             return Fitted.of((1, 1, 1), flat())
-        coarse = factors or check_factors((FACTORS[2],) * 3, self.volume.shape)
+        factor = FACTORS[2] if data.size <= FACTORS[2] ** 3 * PREVIEW_POINTS else FACTORS[3]
+        coarse = factors or check_factors((factor,) * 3, self.volume.shape)
+        least, most = SKETCH_BYTES
+        size = min(max(data.nbytes / SKETCH_RATIO, least), most)
+        if self.latents:
+            with bar.stage("sketching"):
+                return next(self.grids(coarse, projections=0)).of_size(size, FIRST_STEP)[1]
         self.settings = replace(self.settings, steps=min(self.settings.steps, SKETCH_STEPS), depth=3)
-        size = min(SKETCH_BYTES, data.nbytes / SKETCH_RATIO)
         return self.fit(size, coarse, bar)
 
     def finish(self, attempt: Attempt, promise: Promise | None, bar: Bar) -> bytes:
@@ -228,7 +235,7 @@ class Job:
             sections.append(("meta", pack_metadata(thinned(metadata, volume.shape[0]))))
         if measured is not None:
             sections.append(("meas", measured.pack()))
-        if steps or not self.bricks:  # of a file that is nothing but bricks there is nothing to tell
+        if steps or attempt.base == "latents" or not self.bricks:  # of bricks alone there is nothing to tell
             sections.append(("prov", provenance.pack()))
         return layout.build(sections)
 
@@ -331,10 +338,10 @@ class Job:
 
 
 class Grid:
-    """An LR grid on its way into latents."""
+    """An LR grid on its way into latents, corrected so many times (fit.plan.projected)."""
 
-    def __init__(self, job: Job, factors: Shape) -> None:
-        self.job, self.factors = job, factors
+    def __init__(self, job: Job, factors: Shape, projections: int) -> None:
+        self.job, self.factors, self.projections = job, factors, projections
         self.lr_shape = lr_shape(job.volume.data.shape, factors)
 
     @cached_property
@@ -343,9 +350,8 @@ class Grid:
         from .fit.plan import resampling_loss
 
         job = self.job
-        rounds = job.preset.projections
         model = job.supported_model(self.factors)
-        return resampling_loss(job.volume.data, job.span, self.factors, model, job.device, rounds)
+        return resampling_loss(job.volume.data, job.span, self.factors, model, job.device, self.projections)
 
     @cached_property
     def codes(self) -> torch.Tensor:
@@ -355,8 +361,8 @@ class Grid:
         job = self.job
         grid = normalised_grid(job.volume.data, job.span, self.factors, job.device)
         if max(self.factors) > 1:
-            model, rounds = job.supported_model(self.factors), job.preset.projections
-            grid = projected(grid, job.volume.data, job.span, self.factors, model, rounds)
+            model = job.supported_model(self.factors)
+            grid = projected(grid, job.volume.data, job.span, self.factors, model, self.projections)
         return grid.mul_(1 << base_network.CODE_BITS)
 
     @cached_property
@@ -378,7 +384,7 @@ class Grid:
             base="latents",
             sections=tuple(sections),
             codes=codes,
-            error=self.loss + float(coding),
+            error=float(coding),
         )
 
     def of_size(self, size: float, first: float) -> tuple[float, Attempt]:

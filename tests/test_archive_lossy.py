@@ -139,5 +139,28 @@ def test_junk_above_the_stored_bits_is_kept_exact(tmp_path):
     assert done.kept == {"not coded: pixels with bits above those stored are kept exact": 4}
 
 
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda d, k: d.pop("SOPClassUID"), "a header could not be written again"),
+        (lambda d, k: setattr(d, "SOPInstanceUID", "1.2.3"), "slices that share a SOP Instance UID"),
+        (lambda d, k: d.add_new(0x00082112, "LO", "no sequence"), "a header could not be written again"),
+        (lambda d, k: setattr(d, "BitsStored", 12 if k else 16), "slices of different stored bits"),
+    ],
+)
+def test_what_no_lossy_restore_could_write_is_kept_exact(tmp_path, spoil, reason):
+    """Found out before the pixels are gone, not when somebody wants them back."""
+
+    def edit(dataset, k):
+        spoil(dataset, k)
+        dataset.HighBit = dataset.BitsStored - 1
+
+    make_series(tmp_path / "export", SOURCE[:4], edit=edit)
+    store = str(tmp_path / "archive")
+    done = archive(str(tmp_path / "export"), store, quality=pixels.Quality(ratio=5), workers=HERE)
+    assert len(done.kept) == 1 and reason in next(iter(done.kept)), done.kept
+    assert restore(store, str(tmp_path / "out"), workers=HERE).identical == 4
+
+
 def test_one_target():
     assert cli.main(["archive", "a", "b", "--ratio", "5", "--psnr", "30"]) == 2

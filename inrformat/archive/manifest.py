@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from ..errors import InputError, OutputError
 from .objects import Made
@@ -63,8 +64,8 @@ class Manifest:
         there = place.exists(NAME)
         if not there and not write:
             raise InputError("this is no archive: it has no manifest.sqlite")
-        if not there and place.exists(b"objects"):
-            raise OutputError("there are objects without a manifest.sqlite, which would be lost")
+        if not there:
+            self._check_alone()
         try:
             self._db = self._open(there)
         except (sqlite3.OperationalError, OSError) as error:
@@ -91,11 +92,18 @@ class Manifest:
             database.execute("BEGIN IMMEDIATE")
             database.commit()
         version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and self._write:
+        empty = not database.execute("SELECT 1 FROM sqlite_master").fetchone()
+        if version == 0 and empty and self._write:
+            self._check_alone()  # an empty file is a manifest cut short, where there are objects
             database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"version {version}")
         return database
+
+    def _check_alone(self) -> None:
+        """OutputError where there are objects: a new manifest would have them removed."""
+        if self._place.exists(b"objects"):
+            raise OutputError("there are objects without a manifest.sqlite, which would be lost")
 
     def __enter__(self) -> Manifest:
         return self
@@ -116,15 +124,19 @@ class Manifest:
         if not isinstance(self._place, Folder):
             self._place.write(NAME, [self._db.serialize()])
 
-    def known(self, job: Job, parameters: str) -> str | None:
-        """The input hash with which a job was done in just this way; None where it is to be done."""
+    def known(self, job: Job, parameters: str, there: Mapping[str, int]) -> str | None:
+        """The input hash with which a job was done in just this way; None where it is to be done.
+
+        there   the bytes of the objects that exist, by their names.
+        """
         paths = sum(len(file.paths) for file in job.files)
-        row = self._db.execute(
-            "SELECT input FROM jobs WHERE key = ? AND state = 'done' AND parameters = ? AND kind = ? AND "
-            "(SELECT count(*) FROM files WHERE job = key) = ?",
+        rows = self._rows(
+            (str, str, int),
+            "SELECT input, object, bytes_out FROM jobs WHERE key = ? AND state = 'done' AND parameters = ? "
+            "AND kind = ? AND (SELECT count(*) FROM files WHERE job = key) = ?",
             (job.key, parameters, _kind(job), paths),
-        ).fetchone()
-        return None if row is None else str(row[0])
+        )
+        return next((input_hash for input_hash, name, size in rows if there.get(name) == size), None)
 
     def commit(self, job: Job, parameters: str, made: Made) -> list[str]:
         """The job is done; the names of objects that nothing needs any more."""
@@ -133,7 +145,7 @@ class Manifest:
             "done",
             _kind(job),
             made.input,
-            parameters,
+            "" if made.again else parameters,  # of a series none are empty: it is not known the next time
             made.name,
             made.sha256,
             job.size,
@@ -166,39 +178,53 @@ class Manifest:
 
     def entries(self) -> list[Entry]:
         """Every committed object."""
-        rows = self._db.execute(
-            "SELECT key, object, sha256, bytes_in, bytes_out FROM jobs WHERE state = 'done' ORDER BY key"
+        rows = self._rows(
+            (str, str, str, int, int),
+            "SELECT key, object, sha256, bytes_in, bytes_out FROM jobs WHERE state = 'done' ORDER BY key",
         )
         return [Entry(*row) for row in rows]
 
     def files(self, key: str) -> dict[bytes, bytes]:
         """Path -> SHA-256 of the files that an object is there for."""
-        return dict(self._db.execute("SELECT path, sha256 FROM files WHERE job = ?", (key,)))
+        return dict(self._rows((bytes, bytes), "SELECT path, sha256 FROM files WHERE job = ?", (key,)))
 
     def totals(self) -> tuple[int, int, int, int]:
         """Files, their bytes, volumes, and the bytes of all objects."""
-        files, size = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM files").fetchone()
-        volumes, out = self._db.execute(
+        ((files, size),) = self._rows((int, int), "SELECT count(*), coalesce(sum(size), 0) FROM files")
+        ((volumes, out),) = self._rows(
+            (int, int),
             "SELECT coalesce(sum(object LIKE '%.inrv'), 0), coalesce(sum(bytes_out), 0) FROM jobs "
-            "WHERE state = 'done'"
-        ).fetchone()
+            "WHERE state = 'done'",
+        )
         return files, size, volumes, out
 
     def paths_with_reasons(self) -> list[tuple[bytes, str]]:
         """The files that are in packs; their names may tell of the patient."""
-        return list(self._db.execute("SELECT path, reason FROM files WHERE reason != '' ORDER BY path"))
+        return self._rows((bytes, str), "SELECT path, reason FROM files WHERE reason != '' ORDER BY path")
 
     def reasons(self) -> dict[str, int]:
         """How many files are kept in packs for each reason."""
         return dict(
-            self._db.execute(
-                "SELECT reason, count(*) FROM files WHERE reason != '' GROUP BY 1 ORDER BY 2 DESC"
+            self._rows(
+                (str, int), "SELECT reason, count(*) FROM files WHERE reason != '' GROUP BY 1 ORDER BY 2 DESC"
             )
         )
 
     def failures(self) -> dict[str, int]:
         """How many jobs failed for each reason."""
-        return dict(self._db.execute("SELECT reason, count(*) FROM jobs WHERE state = 'failed' GROUP BY 1"))
+        return dict(
+            self._rows((str, int), "SELECT reason, count(*) FROM jobs WHERE state = 'failed' GROUP BY 1")
+        )
+
+    def _rows(self, types: tuple[type, ...], query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """What a query gives, in columns of these types; InputError, for a manifest can be anybody's."""
+        try:
+            rows = self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise InputError(f"the manifest is damaged ({type(error).__name__})") from None
+        if not all(isinstance(value, kind) for row in rows for value, kind in zip(row, types, strict=True)):
+            raise InputError("the manifest is damaged (a value of another type)")
+        return rows
 
     def _objects(self) -> set[str]:
         return {row[0] for row in self._db.execute("SELECT object FROM jobs WHERE state = 'done'")}

@@ -26,27 +26,28 @@ from ..container.originals import (
     compress_rest,
     read_originals,
 )
-from ..errors import EncodeError, InputError, OutputError, PromiseError, UnsupportedError
+from ..errors import EncodeError, InputError, OutputError, PromiseError, UnsupportedError, UsageError
 from ..io.dicom import Slice, frames_of, loaded_of, quiet, volume_of
 from ..volume import DTYPES, Array, Volume
-from . import pixels
+from . import derive, pixels
 from .pixels import Quality
 from .places import CHUNK, Place, sha256_of
 from .scan import File, Job
 
-NOT_CODED = (EncodeError, InputError, UnsupportedError)
-"""Errors of the codec whose message says something to the user, and nothing of the patient."""
+NOT_CODED = (EncodeError, InputError)
+"""What the codec says of a series that it cannot code: nothing of the patient, and the same the next time."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """A written and proved object."""
+    """A written and proved object; `again`: a later run may do better."""
 
     name: str
     sha256: str
     size: int
     input: str
     files: tuple[Original, ...]
+    again: bool = False
 
 
 def make(job: Job, source: Place, target: Place, quality: Quality, known: str | None) -> Made | None:
@@ -55,21 +56,23 @@ def make(job: Job, source: Place, target: Place, quality: Quality, known: str | 
     A series that cannot be coded, or not be proved, becomes a pack. InputError (a file changed), OutputError
     (the object cannot be written), OSError (a file cannot be read).
     """
+    again = False
     if known is not None and known == _input_hash(job.files, [_digest(source, file) for file in job.files]):
         return None
     if job.shape is not None:
         try:
             return _write_series(job, source, target, quality)
-        except (_ChangedError, OutputError, OSError):
+        except (_ChangedError, OutputError, UsageError, OSError):
             raise
         except NOT_CODED as error:
             reason = f"not coded: {error}"
         except Exception as error:  # whatever the codec stumbles over must not cost the files
-            reason = f"not coded: {type(error).__name__}"
+            reason = f"not coded: {error if isinstance(error, UnsupportedError) else type(error).__name__}"
+            again = True  # no memory, no device: it may be there the next time
         reason = "".join(c if c.isprintable() else " " for c in reason)[:200]
         files = tuple(replace(file, at=0, slices=(), reason=reason) for file in job.files)
         job = replace(job, files=files, shape=None)
-    return _write_pack(job, source, target)
+    return replace(_write_pack(job, source, target), again=again)
 
 
 class _ChangedError(InputError):
@@ -82,7 +85,7 @@ class _ChangedError(InputError):
 def _write_series(job: Job, source: Place, target: Place, quality: Quality) -> Made:
     volume, files, rest = _read_series(job, source)
     if not quality.lossless:
-        _check_lossy(job, volume)
+        _check_lossy(job, volume, rest[::2])
     originals = Originals(tuple(files), quality.lossless, job.dtype.startswith(">"))
     with Reader(pixels.encode_volume(volume, quality)) as reader:
         sections = [(info.type, reader.read(info.type)) for info in reader.sections]
@@ -115,10 +118,15 @@ def _read_series(job: Job, source: Place) -> tuple[Volume, list[Original], list[
         return volume_of(data, placed, loaded, header, left_out=0, full=False), files, rest
 
 
-def _check_lossy(job: Job, volume: Volume) -> None:
+def _check_lossy(job: Job, volume: Volume, headers: list[bytes]) -> None:
     """InputError for what a lossy restore could not write as valid DICOM: such a series is kept as it is."""
     if any(len(file.slices) > 1 for file in job.files):
         raise InputError("multi-frame objects are kept exact")
+    rewritten = [derive.rewritten(header) for header in headers]
+    if len({header.uid for header in rewritten}) < len(rewritten):
+        raise InputError("slices that share a SOP Instance UID are kept exact")
+    if len({header.bits for header in rewritten}) > 1:
+        raise InputError("slices of different stored bits are kept exact")
     stored = volume.metadata["bits_stored"]
     allocated = 8 * volume.data.dtype.itemsize
     signed = volume.data.dtype.kind == "i"
@@ -129,7 +137,7 @@ def _check_lossy(job: Job, volume: Volume) -> None:
 
 def _read(source: Place, file: File) -> bytes:
     with source.open(file.paths[0]) as stream:
-        raw = stream.read()
+        raw = stream.read(file.size + 1)  # it may have grown beyond what memory holds
     digest = hashlib.sha256(raw).digest()
     if len(raw) != file.size or any(sha256_of(source, path) != digest for path in file.paths[1:]):
         raise _ChangedError("a file changed while it was archived")
@@ -176,12 +184,14 @@ def _written(
     """Write an object, read it again, and rebuild every file from it; EncodeError when one differs."""
     sha256 = hashlib.sha256(data).hexdigest()
     name = f"objects/{sha256[:2]}/{sha256}{suffix}"
+    before = target.exists(name.encode())
     target.write(name.encode(), [data])
     try:
         with Opened(target, name) as found:
             found.prove(None if originals.exact else volume)
     except Exception as error:
-        target.remove(name.encode())
+        if not before:  # it may be an object that counts
+            target.remove(name.encode())
         if volume is None:
             raise OutputError("what was written does not read back as it was") from error
         raise EncodeError(f"could not be proved identical ({type(error).__name__})") from error

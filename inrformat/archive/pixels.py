@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
 from ..volume import Volume
 
 gpu: AbstractContextManager[Any] = nullcontext()
@@ -21,6 +23,11 @@ class Quality:
     psnr: float | None = None
     max_error: float | None = None
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        asked = [v for v in (self.ratio, self.psnr, self.max_error) if v is not None]
+        if len(asked) > 1 or not all(math.isfinite(v) and v > 0 for v in asked):
+            raise UsageError("ratio=, psnr= and max_error= are positive numbers, and exclude each other")
 
     @property
     def lossless(self) -> bool:

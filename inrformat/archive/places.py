@@ -5,6 +5,7 @@ Names are bytes with '/' between their parts, relative to the place. Nothing fol
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..container.files import atomic_write, remove_leftovers
+from ..container.files import atomic_write, make_folder, remove_leftovers
 from ..container.originals import is_safe
 from ..errors import InputError, OutputError, UnsupportedError
 
@@ -28,27 +29,35 @@ class Folder:
     def __init__(self, path: str) -> None:
         self.root = os.path.realpath(os.fsencode(path))
 
-    def walk(self, below: bytes = b"") -> Iterator[tuple[bytes, int | str]]:
+    def there(self) -> bool:
+        """Whether the place itself exists."""
+        return Path(os.fsdecode(self.root)).is_dir()
+
+    def walk(self) -> Iterator[tuple[bytes, int | str]]:
         """Every file with its size, or with the reason why it cannot be taken; sorted within a folder."""
-        try:
-            with os.scandir(self._join(below)) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError as error:
-            yield below, f"cannot be listed ({error.strerror})"
-            return
-        for entry in entries:
-            name = below + b"/" + entry.name if below else entry.name
+        waiting = [b""]  # no recursion: folders may be nested deeper than calls
+        while waiting:
+            folder, folders = waiting.pop(), []
             try:
-                mode = entry.stat(follow_symlinks=False)
+                with os.scandir(self._join(folder)) as scan:
+                    entries = sorted(scan, key=lambda entry: entry.name)
             except OSError as error:
-                yield name, f"cannot be read ({error.strerror})"
+                yield folder, f"cannot be listed ({error.strerror})"
                 continue
-            if stat.S_ISDIR(mode.st_mode):
-                yield from self.walk(name)
-            elif stat.S_ISREG(mode.st_mode):
-                yield name, mode.st_size
-            else:
-                yield name, "a link" if stat.S_ISLNK(mode.st_mode) else "neither a file nor a folder"
+            for entry in entries:
+                name = folder + b"/" + entry.name if folder else entry.name
+                try:
+                    mode = entry.stat(follow_symlinks=False)
+                except OSError as error:
+                    yield name, f"cannot be read ({error.strerror})"
+                    continue
+                if stat.S_ISDIR(mode.st_mode):
+                    folders.append(name)
+                elif stat.S_ISREG(mode.st_mode):
+                    yield name, mode.st_size
+                else:
+                    yield name, "a link" if stat.S_ISLNK(mode.st_mode) else "neither a file nor a folder"
+            waiting += reversed(folders)
 
     def open(self, name: bytes) -> BinaryIO:
         """The file, for reading; OSError. A link, and whatever would block, is refused."""
@@ -61,7 +70,7 @@ class Folder:
         if os.path.realpath(path) != path:
             raise OutputError("a link is in the way")
         try:
-            Path(os.fsdecode(path)).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(Path(os.fsdecode(path)).parent)
         except OSError as error:
             raise OutputError(f"a folder cannot be made ({error.strerror})") from None
         try:
@@ -78,8 +87,11 @@ class Folder:
         return Path(os.fsdecode(self._join(name)))
 
     def remove(self, name: bytes) -> None:
-        """Remove a file, if it is there."""
-        Path(os.fsdecode(self._join(name))).unlink(missing_ok=True)
+        """Remove a file, if it is there; OutputError."""
+        try:
+            Path(os.fsdecode(self._join(name))).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"a file cannot be removed ({error.strerror})") from None
 
     def sweep(self, files: Iterable[bytes]) -> None:
         """Remove what killed writers left beside these files, and in the place itself; the files stay."""
@@ -109,19 +121,26 @@ class Remote:
         try:
             import fsspec
 
-            self.fs, self.root = fsspec.core.url_to_fs(url)
+            with _answering():
+                self.fs, self.root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise UnsupportedError(
                 f"{url.partition(':')[0]}: needs pip install inrformat[s3]: {error}"
             ) from None
         self.root = self.root.rstrip("/")
 
+    def there(self) -> bool:
+        """See `Folder`."""
+        with _answering():
+            return bool(self.fs.exists(self.root))
+
     def walk(self) -> Iterator[tuple[bytes, int | str]]:
         """See `Folder`."""
-        self.fs.invalidate_cache()
-        found: dict[str, Any] = self.fs.find(self.root, detail=True)
+        with _answering():
+            self.fs.invalidate_cache()
+            found: dict[str, Any] = self.fs.find(self.root, detail=True)
         for path, entry in sorted(found.items()):
-            name = path[len(self.root) + 1 :].encode()
+            name = path[len(self.root) + 1 :].encode(errors="backslashreplace")
             yield name, int(entry["size"]) if is_safe(name) else "a name that no folder can hold"
 
     def open(self, name: bytes) -> BinaryIO:
@@ -149,13 +168,25 @@ class Remote:
 
     def exists(self, name: bytes) -> bool:
         """See `Folder`."""
-        self.fs.invalidate_cache()
-        return bool(self.fs.exists(self._join(name)))
+        with _answering():
+            self.fs.invalidate_cache()
+            return bool(self.fs.exists(self._join(name)))
 
     def _join(self, name: bytes) -> str:
         if not is_safe(name):
             raise InputError("a path leads out of its folder")
         return f"{self.root}/{name.decode()}"
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """InputError where a store does not answer: each kind has errors of its own."""
+    try:
+        yield
+    except (ImportError, ValueError):
+        raise
+    except Exception as error:
+        raise InputError(f"a URL cannot be reached ({type(error).__name__})") from None
 
 
 Place = Folder | Remote
@@ -171,5 +202,6 @@ def sha256_of(place: Place, name: bytes) -> bytes:
 
 
 def place_of(path: str) -> Place:
-    """A URL is remote; anything else is a folder."""
-    return Remote(path) if "://" in path else Folder(path)
+    """A URL is remote; anything else is a folder, and so is what file:// names."""
+    kind, is_url, name = path.partition("://")
+    return Remote(path) if is_url and kind != "file" else Folder(name if is_url else path)

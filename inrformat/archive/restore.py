@@ -6,12 +6,13 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
+from ..container.originals import Originals
 from ..errors import InrError, OutputError, PromiseError
 from .derive import derived
 from .manifest import Entry, Manifest
@@ -23,6 +24,7 @@ from .workers import Workers, reason_of
 UID_MAP = "uid-map-{}.csv"
 """Beside the files of a lossy series: original SOP Instance UID, the restored one."""
 CORRUPT = 4
+NOT_HELD = "an object does not hold what the manifest says"
 
 
 @dataclass
@@ -173,9 +175,8 @@ def _verify(task: _Task) -> tuple[int, int]:
         raise PromiseError("an object has another SHA-256 than the manifest says")
     with Opened(place, task.entry.name) as found:
         found.reader.check_all()
-        held = {path: file.sha256 for file in found.originals.files for path in file.paths}
-        if not task.files.items() <= held.items():
-            raise PromiseError("an object does not hold what the manifest says")
+        if _not_held(task, found.originals):
+            raise PromiseError(NOT_HELD)
         if not task.rebuild:
             return len(task.files), 0
         if not found.originals.exact:
@@ -184,17 +185,28 @@ def _verify(task: _Task) -> tuple[int, int]:
         return len(task.files), found.prove()
 
 
+def _not_held(task: _Task, originals: Originals) -> set[bytes]:
+    """The wanted paths that an object has not, or with another SHA-256 than the manifest says."""
+    held = {path: file.sha256 for file in originals.files for path in file.paths}
+    return {path for path, sha256 in task.files.items() if held.get(path) != sha256}
+
+
 def _restore(task: _Task) -> Restored:
     """The wanted files of one object."""
     out, result, failed = place_of(task.out), Restored(), Counter[str]()
     with Opened(place_of(task.archive), task.entry.name) as found:
         originals = found.originals
+        wrong = _not_held(task, originals)
+        failed.update({NOT_HELD: len(wrong)} if wrong else {})
+        wanted = task.files.keys() - wrong
         volume = found.volume(task.use_sr) if found.reader.kind == "volume" else None
         if volume is not None and not originals.exact:
-            return _write_derived(task, found, out)
+            result = _write_derived(task, wanted, found, out)
+            result.failed = dict(failed)
+            return result
         for file, pieces in found.rebuilt(None if volume is None else volume.data):
             written: bytes | None = None
-            for path in (p for p in file.paths if p in task.files):
+            for path in (p for p in file.paths if p in wanted):
                 try:
                     if not out.exists(path):
                         source = pieces if written is None else _chunks(out, written)
@@ -211,11 +223,11 @@ def _restore(task: _Task) -> Restored:
     return result
 
 
-def _write_derived(task: _Task, found: Opened, out: Place) -> Restored:
+def _write_derived(task: _Task, wanted: Set[bytes], found: Opened, out: Place) -> Restored:
     """The files of a lossy series as new DICOM, and what became of their UIDs."""
     result, uids = Restored(), ["original,restored"]
     for path, data, old, new in derived(found, task.entry, task.use_sr):
-        if path not in task.files:
+        if path not in wanted:
             continue
         if out.exists(path) and sha256_of(out, path) != hashlib.sha256(data).digest():
             raise OutputError("another file is there already")

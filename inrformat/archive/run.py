@@ -6,11 +6,11 @@ import contextlib
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from ..decode import resolve_device
 from ..errors import InputError, OutputError, UsageError
 from .manifest import Manifest
 from .objects import Made, make
@@ -81,17 +81,20 @@ def archive(
     progress  None: a bar on stderr, if that is a terminal.
 
     Each object is proved to give its files back before it is committed. What fails is in the summary, and the
-    next run tries it again. Raises InputError, OutputError (another run has the archive), UsageError.
+    next run tries it again. Raises InputError, OutputError (another run has the archive), UsageError,
+    UnsupportedError (the device).
     """
     quality, workers = quality or Quality(), workers or Workers()
     _check_places(source, target)
+    if workers.dask is None:
+        resolve_device(quality.device)
     began = time.monotonic()
     export, place = place_of(source), place_of(target)
     with Manifest(place, write=True) as manifest:
-        _sweep(place, manifest)
+        there = _sweep(place, manifest)
         manifest.forget_failures()
         found = scan(export)
-        summary = _Run(manifest, place, source, target, quality).work(found.jobs, workers, progress)
+        summary = _Run(manifest, place, source, target, quality, there).work(found.jobs, workers, progress)
         summary.files, summary.bytes_in, summary.volumes, summary.bytes_out = manifest.totals()
         summary.kept = manifest.reasons()
         summary.refused = dict(Counter(reason for _, reason in found.refused))
@@ -122,6 +125,7 @@ class _Run:
     source: str
     target: str
     quality: Quality
+    there: dict[str, int]
 
     def work(self, jobs: tuple[Job, ...], workers: Workers, progress: bool | None) -> Summary:
         """Do and commit every job."""
@@ -153,9 +157,8 @@ class _Run:
         return summary
 
     def _task(self, job: Job) -> _Task:
-        return _Task(
-            job, self.source, self.target, self.quality, self.manifest.known(job, self._parameters(job))
-        )
+        known = self.manifest.known(job, self._parameters(job), self.there)
+        return _Task(job, self.source, self.target, self.quality, known)
 
     def _commit(self, task: _Task, made: Made) -> None:
         for name in self.manifest.commit(task.job, self._parameters(task.job), made):
@@ -165,18 +168,25 @@ class _Run:
         return str(self.quality) if job.shape is not None else ""
 
 
-def _sweep(place: Place, manifest: Manifest) -> None:
-    """Remove what a run that was killed left behind: objects without a commit, temporary files."""
-    names = {entry.name.encode() for entry in manifest.entries()}
-    for name, _ in place.walk():
-        if name.startswith(b"objects/") and name not in names:
+def _sweep(place: Place, manifest: Manifest) -> dict[str, int]:
+    """Remove what a run that was killed left behind: objects without a commit, temporary files.
+
+    The objects that are there, and their bytes.
+    """
+    names = {entry.name.encode(): entry.name for entry in manifest.entries()}
+    there = {}
+    for name, size in place.walk():
+        if name in names and isinstance(size, int):
+            there[names[name]] = size
+        elif name.startswith(b"objects/") and name not in names and isinstance(size, int):
             place.remove(name)
+    return there
 
 
 def _check_places(source: str, target: str) -> None:
     """InputError when there is no export, UsageError when one of the two folders lies in the other."""
     first, second = place_of(source), place_of(target)
-    if isinstance(first, Folder) and not Path(source).is_dir():
+    if not first.there():
         raise InputError(f"{source}: no such folder")
     if isinstance(first, Folder) and isinstance(second, Folder):
         a, b = (place.root.rstrip(b"/") + b"/" for place in (first, second))

@@ -20,14 +20,22 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
 
 from ..errors import InputError
-from ..io.dicom import SCAN_TAGS, Slice, along_normal, frames_of, quiet, tags_of
+from ..io.dicom import (
+    SCAN_TAGS,
+    UNDEFINED_LENGTH,
+    Slice,
+    along_normal,
+    frames_of,
+    is_deflated,
+    quiet,
+    tags_of,
+)
 from .places import Place, sha256_of
 
 SPLITS = (
@@ -151,8 +159,10 @@ def _examine(stream: BinaryIO, path: bytes, size: int) -> _Found:
     preamble = start[128:] == b"DICM"
     if not preamble and start[:2] not in (b"\x08\x00", b"\x02\x00"):
         return _Found(replace(file, reason="not a DICOM file"))
-    stream.seek(0)
     try:
+        if preamble and is_deflated(stream):  # pydicom would inflate all of it
+            return _Found(replace(file, reason="a deflated data set"))
+        stream.seek(0)
         header = pydicom.dcmread(stream, stop_before_pixels=True, force=not preamble, specific_tags=_TAGS)
         reason = _no_volume(header)
         if reason:
@@ -173,15 +183,13 @@ def _examine(stream: BinaryIO, path: bytes, size: int) -> _Found:
         return _Found(replace(file, reason=f"broken DICOM header ({type(error).__name__})"))
 
 
-def _no_volume(header: Dataset) -> str:  # noqa: PLR0911 (a list of questions)
+def _no_volume(header: Dataset) -> str:
     """Why an image is no part of a volume, as far as its own elements tell; '' when it may be one."""
     meta = getattr(header, "file_meta", None) or Dataset()
     syntax = UID(_str(meta, "TransferSyntaxUID") or ImplicitVRLittleEndian)
     sop_class = _str(header, "SOPClassUID") or _str(meta, "MediaStorageSOPClassUID")
     if sop_class == DIRECTORY:
         return "a DICOM directory"
-    if syntax == DeflatedExplicitVRLittleEndian:
-        return "a deflated data set"
     if "Rows" not in header or "Columns" not in header:
         return "not an image (a report, a presentation state, ...)"
     if syntax not in NATIVE:
@@ -213,7 +221,7 @@ def _check_pixels(slices: tuple[Slice, ...], at: int, length: int, size: int) ->
     needed = len(slices) * first.shape[0] * first.shape[1] * first.allocated // 8
     if first.allocated not in (8, 16):
         raise InputError(f"pixels of {first.allocated} bits")
-    if length == 0xFFFFFFFF:
+    if length == UNDEFINED_LENGTH:
         raise InputError("pixel data of undefined length")
     if length < needed or at + length > size:
         raise InputError("truncated pixel data")

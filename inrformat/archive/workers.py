@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -81,7 +82,7 @@ class Workers:
             return
         context = multiprocessing.get_context("spawn")
         setup = (max(1, cores // count), context.Lock())
-        pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=setup)
+        pool = _Pool(count, context, initializer=_begin, initargs=setup)
         try:
             yield pool, count + 1
         finally:
@@ -105,8 +106,25 @@ class _Here(Executor):
         return future
 
 
+class _Pool(ProcessPoolExecutor):
+    """Processes that Ctrl-C interrupts only in their work, which then cleans up; the parent tells of it."""
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
+        return super().submit(_interruptible, fn, *args, **kwargs)
+
+
+def _interruptible(function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+    """In a worker process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _begin(threads: int, gpu: Any) -> None:
     """A new worker process: its share of the cores, one GPU for all, and no life after its parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

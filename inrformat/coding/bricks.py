@@ -28,8 +28,9 @@ RAW, CONSTANT, CODED = 0, 1, 2
 PART = 1 << 14
 """Points that are predicted at a time on a CPU: more no longer fit its cache, fewer take more steps."""
 PART_GPU = 1 << 20
-BRICK = (64, 128, 128)
-"""Voxels (z, y, x) that a brick has at the most, as our encoder cuts them."""
+BRICK = (64, 256, 256)
+"""Voxels (z, y, x) that a brick has at the most, as our encoder cuts them. At their faces bricks know less: a
+chest CT in bricks of half the width and height takes 0.2% more bytes."""
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Levels = npt.NDArray[np.uint16]

@@ -53,7 +53,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if sys.platform == "win32":  # where an open file cannot be moved
             temporary.replace(target)
         temporary = None
-        _sync_folder(target.parent)
+        _sync(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -66,6 +66,17 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a whole file, or none; OutputError."""
     with atomic_write(path) as file:
         file.write(data)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, durably; OSError."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _sync(new.parent)
 
 
 def remove_leftovers(folder: str, keep: Collection[str] = ()) -> None:
@@ -125,8 +136,8 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can (Windows cannot open a folder)."""
+def _sync(folder: Path) -> None:
+    """Make new names in a folder durable, where the system can (Windows cannot open one)."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -28,13 +28,14 @@ import logging
 import os
 import stat
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -43,15 +44,26 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
 from pydicom.filewriter import correct_ambiguous_vr, write_data_element
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from ..errors import InputError, UnsupportedError, UsageError
 from ..positions import evenly
 from ..volume import Array, Volume, spacing_of
 
+FARTHEST = 1e9
+"""Of a coordinate in mm, as the format holds it."""
+MOST_INFLATED = 1 << 30
+"""Bytes of a deflated data set."""
+UNDEFINED_LENGTH = 0xFFFFFFFF
 PER_SLICE = (
     "InstanceNumber",
     "AcquisitionNumber",
@@ -264,9 +276,14 @@ def _scan(path: Path) -> tuple[list[SeriesInfo], list[InputError]]:
 
 def _files(folder: Path) -> list[Path]:
     """The regular files under a folder, sorted; links to folders are not followed, DICOMDIR is left out."""
-    files = []
-    for root, _, names in os.walk(folder):
-        files += [Path(root, name) for name in names if name.upper() != "DICOMDIR"]
+    files, folders = [], [folder]
+    for here in folders:  # grows on the way: no recursion, as folders may be nested deeper than calls
+        with suppress(OSError), os.scandir(here) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry))
+                elif entry.name.upper() != "DICOMDIR":
+                    files.append(Path(entry))
     return sorted(file for file in files if _is_regular(file))
 
 
@@ -294,6 +311,8 @@ def _header(file: Path) -> Dataset | None:
                 if file.suffix.lower() in (".dcm", ".dicom", ".ima"):
                     raise InputError(f"{file}: not a DICOM file, or cut short")
                 return None
+            if preamble and is_deflated(stream):
+                _check_inflated(stream)
             stream.seek(0)
             header = pydicom.dcmread(
                 stream, stop_before_pixels=True, force=not preamble, specific_tags=list(SCAN_TAGS)
@@ -311,6 +330,22 @@ def _header(file: Path) -> Dataset | None:
     if (kind and "Image Storage" not in UID(kind).name) or (not kind and not preamble):
         return None  # a report, a presentation state, a directory; or no DICOM after all
     raise InputError(f"{file}: the DICOM header is incomplete")
+
+
+def is_deflated(stream: BinaryIO) -> bool:
+    """Whether the data set of a DICOM file (with a preamble) is deflated: the stream is then at its start."""
+    stream.seek(132)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    return _text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+
+
+def _check_inflated(stream: BinaryIO) -> None:
+    """InputError when a deflated data set is too large: pydicom inflates it whole."""
+    inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while chunk := stream.read(1 << 12):
+        size += len(inflate.decompress(chunk))
+        if size > MOST_INFLATED:
+            raise InputError(f"{stream.name}: deflated, and more than {MOST_INFLATED} bytes when inflated")
 
 
 def _series_info(uid: str, headers: list[tuple[Path, Dataset]]) -> SeriesInfo:
@@ -485,6 +520,8 @@ def _placed(pixels: Slice, header: Dataset) -> Slice:
     orientation = _orientation(header)
     if position is not None and orientation is None:
         raise InputError("it has a position but no ImageOrientationPatient")
+    if position is not None and max(map(abs, position)) > FARTHEST:
+        raise InputError(f"ImagePositionPatient is beyond {FARTHEST:g} mm")
     slope = _number(header, "RescaleSlope", 1.0)
     if slope == 0:
         raise InputError("RescaleSlope is 0")
@@ -709,7 +746,12 @@ def _decoded(dataset: Dataset, slices: list[Slice]) -> Iterator[Array]:
         raise InputError("no integer pixel data (the file is cut short, or holds floating-point pixels)")
     item = slices[0]
     if UID(item.syntax) in _NATIVE:
-        raw = dataset.get_item("PixelData").value
+        element = dataset.get_item("PixelData")
+        if getattr(element, "length", 0) == UNDEFINED_LENGTH or getattr(
+            element, "is_undefined_length", False
+        ):
+            raise InputError("pixel data of undefined length, which are no plain pixels")
+        raw = element.value
         rows, columns = item.shape
         frame_bytes = rows * columns * item.dtype.itemsize
         count = max(_loose_int(dataset, "NumberOfFrames"), 1)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import InputError, UnsupportedError
+from ..errors import InputError, OutputError, UnsupportedError
 from ..volume import Array, Volume, spacing_of
 
 _MM = {"mm": 1.0, "meter": 1e3, "micron": 1e-3, "unknown": 1.0}
@@ -96,15 +96,20 @@ def write_nifti(volume: Volume, file: BinaryIO, *, compress: bool) -> None:
 
     A sheared volume (gantry tilt) has an sform alone. Stored values, slope and intercept are kept (as
     float32, NIfTI's own limit), unless they change from slice to slice: then real-world values are written
-    as float32.
+    as float32. OutputError for a slope that float32 cannot hold, InputError for axes that span no space.
     """
     nibabel = _nibabel()
+    assert volume.affine is not None
+    with np.errstate(over="ignore", under="ignore"):
+        slope, intercept = np.array(volume.slope, np.float32), np.array(volume.intercept, np.float32)
+    if not (np.isfinite(slope).all() and np.isfinite(intercept).all() and slope.all()):
+        raise OutputError("a slope or an intercept that float32, which NIfTI has for them, cannot hold")
     one_scale = len(set(volume.slope)) == 1 and len(set(volume.intercept)) == 1
     data = np.ascontiguousarray(volume.data if one_scale else volume.real_values())
+    spacing_of(volume.affine)  # InputError for axes that NIfTI cannot write, either
     header = nibabel.Nifti1Header() if max(data.shape) <= 32767 else nibabel.Nifti2Header()
     header.set_data_dtype(data.dtype)
     header.set_data_shape(data.shape[::-1])
-    assert volume.affine is not None
     ras = affine_to_ras(volume.affine)
     header.set_qform(ras, code=0 if is_sheared(volume.affine) else 1, strip_shears=True)
     header.set_sform(ras, code=1)

@@ -6,6 +6,9 @@ applies them. metadata: {'source': 'nrrd', 'space': str}.
 
 from __future__ import annotations
 
+import bz2
+import math
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,8 +25,11 @@ _SIGNS = {  # patient axes that point the other way than LPS have -1
     "left-anterior-superior": (1, -1, 1),
     "las": (1, -1, 1),
 }
-_EXPANSION = {"raw": 1, "gzip": 1100, "gz": 1100}  # bzip2 and text: no useful bound
+_EXPANSION = {"raw": 1, "gzip": 1100, "gz": 1100, "bzip2": 1 << 15, "bz2": 1 << 15}  # text: no useful bound
 _MOST_VALUES = 1 << 36
+_LARGEST_VALUE = 8
+_SLACK = 1 << 20
+"""Bytes of values, and beside them, that compressed data may have at most."""
 
 
 def _pynrrd() -> Any:
@@ -44,6 +50,7 @@ def read_nrrd(path: Path) -> Volume:
         with path.open("rb") as file:
             header = nrrd.read_header(file)
             _check(header, path)
+            _check_inflated(header, file)
             data = nrrd.read_data(header, file, index_order="C")
         affine = _affine(header)
     except InputError as error:
@@ -76,6 +83,22 @@ def _check(header: dict[str, Any], path: Path) -> None:
         raise InputError(
             f"the header promises {'x'.join(map(str, sizes))} voxels, which the file cannot hold"
         )
+
+
+def _check_inflated(header: dict[str, Any], file: BinaryIO) -> None:
+    """InputError where compressed data are more than the values: pynrrd inflates all of them at once."""
+    encoding, start = str(header["encoding"]).lower(), file.tell()
+    if encoding not in ("gzip", "gz", "bzip2", "bz2"):
+        return
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding[0] == "g" else bz2.BZ2Decompressor()
+    for _ in range(int(header.get("line skip", header.get("lineskip", 0)))):
+        file.readline(_SLACK)
+    room = _LARGEST_VALUE * math.prod(int(n) for n in header["sizes"]) + _SLACK
+    while not inflate.eof and (chunk := file.read(1 << 12)):
+        room -= len(inflate.decompress(chunk))
+        if room < 0:
+            raise InputError("its data are more than its header promises")
+    file.seek(start)
 
 
 def _affine(header: dict[str, Any]) -> Array:
