@@ -227,12 +227,12 @@ def _encode_options(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--lossless", action="store_true", help="every voxel exact")
     parser.add_argument("--preset", choices=PRESETS, default="fast", help="effort (default: fast)")
     parser.add_argument(
-        "--seconds", type=float, metavar="S", help="time for a fit, instead of the preset's steps"
+        "--seconds", type=float, metavar="S", help="time for a fit, at most: it may end the preset's steps"
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="same seed, device, versions: same bytes"
     )
-    parser.add_argument("--factors", type=_three, metavar="Z,Y,X", help="of the LR grid, each 1, 2 or 4")
+    parser.add_argument("--factors", type=_three, metavar="Z,Y,X", help="of the LR grid, each 1, 2, 4 or 8")
     sr = parser.add_mutually_exclusive_group()
     sr.add_argument(
         "--sr-model", type=Path, metavar="FILE", help="a super-resolution model (.inrm) of your own"

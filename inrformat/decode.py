@@ -25,6 +25,7 @@ from .container.headers import (
 from .container.layout import Reader
 from .container.limits import DEFAULT_LIMITS, Limits
 from .container.metadata import unpack_metadata
+from .container.originals import LIST, REST
 from .errors import ModelNotFoundError, UnsupportedError, UsageError
 from .positions import filled
 from .region import Box, crop
@@ -102,6 +103,12 @@ class File:
     ) -> None:
         if damaged not in DAMAGED:
             raise UsageError(f"damaged= is one of {', '.join(DAMAGED)}, not {damaged!r}")
+        if (
+            not isinstance(tile, Sequence)
+            or len(tile) != 3
+            or not all(type(n) is int and n > 0 for n in tile)
+        ):
+            raise UsageError(f"tile= are three whole numbers of at least 1 (z, y, x), not {tile}")
         self.limits, self.tile, self.use_sr = limits, tuple(tile), use_sr
         self._fill = damaged == "fill"
         self._bricks: Bricks | None = None
@@ -131,10 +138,10 @@ class File:
         self.shape, self.lr_shape = self.header.shape, self.header.lr_shape
 
     def _check_parts(self) -> None:
-        """FormatError where one of the sections that belong together is missing, or of another base."""
-        there = [name for name in LATTICE_SECTIONS if self._reader.has(name)]
-        for needed in ("LATT", "BIDX", "BRIX") if there else ():
-            self._reader.info(needed)
+        """FormatError where one of the sections that belong together is missing."""
+        for names, together in ((LATTICE_SECTIONS, ("LATT", "BIDX", "BRIX")), ((LIST, REST), (LIST, REST))):
+            for needed in together if any(self._reader.has(name) for name in names) else ():
+                self._reader.info(needed)
 
     def _check_base(self) -> None:
         """FormatError unless what makes the LR grid is there, and nothing else that would."""
@@ -174,7 +181,9 @@ class File:
         return np.squeeze(self.region((z, y, x)), axis=tuple(squeezed))
 
     def region(self, box: Box) -> Array:
-        """The voxels in ((z0, z1), (y0, y1), (x0, x1)) at full size, in stored values."""
+        """The voxels in ((z0, z1), (y0, y1), (x0, x1)) at full size, in stored values; UsageError."""
+        if not all(0 <= a <= b <= n for (a, b), n in zip(box, self.shape, strict=True)):
+            raise UsageError(f"the region {box} is not one of the volume of {self.shape}")
         self._prepare()
         size = [b - a for a, b in box]
         out = np.empty(size, self.dtype)

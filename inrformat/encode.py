@@ -46,6 +46,8 @@ MISSED = 0.01
 BETTER = 0.99
 """A finer grid is taken where the error is less than this part of a coarser one's: it takes longer to decode,
 and where bytes are few a model gains less by being adapted to it (0.2 dB on a chest CT at 3,000:1)."""
+LARGEST_VALUE, LEAST_RANGE = 1e37, 1e-30
+"""Of float32 volumes: resampling and scaling are then float32 numbers, and normal ones."""
 TUNED_VOXELS = 1 << 19
 """Smaller volumes take the context model as it is."""
 
@@ -77,12 +79,13 @@ def encode(
     lossless every voxel exact; integers only.
              At most one of the four; with none, the preset chooses the bytes.
     preset   "fast", "balanced", "best", or "paper" (its network, optimiser and factors).
-    factors  how much smaller the LR grid is along (z, y, x), of 1, 2 and 4; default: measured and chosen.
+    factors  how much smaller the LR grid is along (z, y, x), of 1, 2, 4 and 8; default: measured and chosen.
     sr       "auto": the shipped super-resolution model. A model, or None. Used only where it beats Lanczos.
     embed_sr store the model in the file, so that it needs nothing else.
     context  the context model of lossless and bounded files; None: the shipped one. One of your own is stored
              in the file.
-    seconds  time for the fit, instead of the preset's number of steps (then two runs differ).
+    seconds  time for what is fitted, at most: a network, or the changes to the super-resolution model. Where
+             the preset's steps would take longer, two runs differ.
     seed     same seed, device and versions: same bytes.
     fill     the value that NaN and infinity are replaced with; None: they are refused.
     device   "auto", "cpu", "cuda", ...
@@ -97,6 +100,13 @@ def encode(
     for name, value in targets:
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"{name}= is a positive number, not {value}")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise UsageError(f"seed= is a whole number from 0 to 2^63 - 1, not {seed}")
+    bounded = lossless or max_error is not None
+    if context is not None and not bounded:
+        raise UsageError("context= is for lossless= and max_error=")
+    if embed_sr and (bounded or sr is None):
+        raise UsageError("embed_sr= is for files with a super-resolution model, not lossless or bounded ones")
     job = Job(_prepare(volume, fill), preset, sr, embed_sr, seconds, seed, resolve_device(device))
     factors = factors if factors is None else check_factors(factors, job.volume.shape)
     with Bar(progress) as bar:
@@ -130,6 +140,12 @@ def _prepare(volume: Any, fill: float | None) -> Volume:
             if not math.isfinite(fill):
                 raise UsageError(f"fill= must be finite, not {fill}")
             result = replace(result, data=np.nan_to_num(result.data, nan=fill, posinf=fill, neginf=fill))
+        low, high = float(result.data.min()), float(result.data.max())
+        if not (low >= -LARGEST_VALUE and high <= LARGEST_VALUE) or 0 < high - low < LEAST_RANGE:
+            raise InputError(
+                f"values from {low:g} to {high:g}: float32 is worked on as far as {LARGEST_VALUE:g}, and in "
+                f"ranges of at least {LEAST_RANGE:g}"
+            )
     return result
 
 
@@ -207,20 +223,35 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
                 if len(found) > 2 and found[-1][0].size > found[-2][0].size > found[-3][0].size:
                     break
     if not found:
-        raise EncodeError(f"a PSNR of {target:g} dB was not reached with the factors {factors}")
+        which = f"the factors {factors}" if factors else "any grid that may be coded"
+        raise EncodeError(f"a PSNR of {target:g} dB was not reached with {which}: the reduction loses more")
     attempt, grid = min(found, key=lambda pair: pair[0].size)
     attempt = job.adapted(attempt, attempt.size, bar)
-    wanted = aim
+    middle, wanted, best = target + PSNR_TOLERANCE / 2, aim, (math.inf, attempt)
+    tried: list[tuple[float, float]] = []  # dB wanted of the grid, dB reached at full size
     for _ in range(MOST_FITS):
         with bar.stage("measuring"):
             reached = _psnr(job, attempt)
+        tried.append((-10 * math.log10(wanted), reached))
+        best = min(best, (abs(reached - middle), attempt), key=lambda pair: pair[0])
         if target <= reached <= target + PSNR_TOLERANCE:
             break
-        wanted *= aim / max(10 ** (-reached / 10), aim / 8)
+        wanted = 10 ** (-_next_wanted(tried, middle) / 10)
         within = max(wanted - grid.loss, 0.02 * wanted)
         step = step_for(grid.analysis.error, within * scale, ERROR_EXPONENT, FIRST_STEP)
         attempt = replace(grid.attempt(step), changes=attempt.changes)
-    return job.finish(attempt, Promise("psnr", target), bar)
+    return job.finish(best[1], Promise("psnr", target), bar)
+
+
+def _next_wanted(tried: list[tuple[float, float]], target: float) -> float:
+    """The dB to want next: between the two attempts about the target, or by as many more as are lacking."""
+    below = max((t for t in tried if t[1] < target), key=lambda t: t[1], default=None)
+    above = min((t for t in tried if t[1] >= target), key=lambda t: t[1], default=None)
+    if below and above and below[0] < above[0]:
+        share = (target - below[1]) / max(above[1] - below[1], 1e-9)
+        return below[0] + min(max(share, 0.1), 0.9) * (above[0] - below[0])
+    wanted, reached = tried[-1]
+    return wanted + min(max(target - reached, -9.0), 9.0)
 
 
 def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> bytes:
@@ -235,6 +266,11 @@ def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> byt
         )
     if job.latents:
         attempt = _latents_of_size(job, raw / ratio - overhead, factors, bar)
+        if job.models and job.best_model(attempt) is None:
+            job.models = {}  # there is room for more, without the model and what names it
+            spared = overhead - _overhead(job)
+            if spared > RATIO_TOLERANCE / 2 * raw / ratio:
+                attempt = _latents_of_size(job, raw / ratio - overhead + spared, factors, bar)
         return job.finish(attempt, Promise("ratio", ratio), bar)
     attempt = job.fit(raw / ratio - overhead, factors, bar)
     attempt = _trim(attempt, raw / ratio - overhead)

@@ -9,6 +9,7 @@ from typing import Any
 
 from .container.headers import LatticeHeader, Measured, ModelReference, Provenance
 from .container.limits import DEFAULT_LIMITS, Limits
+from .container.originals import read_originals
 from .decode import File, Source
 from .errors import InputError, ModelNotFoundError, PromiseError
 from .metrics import Comparison
@@ -141,6 +142,7 @@ def verify(
         file.reader.check_all()
         found = info_of(file)
         file.metadata  # noqa: B018 - reading it checks it
+        read_originals(file.reader, file.shape[0], file.shape[1] * file.shape[2] * file.dtype.itemsize)
         with suppress(ModelNotFoundError):
             file.model  # noqa: B018
         with suppress(ModelNotFoundError):
@@ -163,10 +165,18 @@ def _verify_original(file: File, found: Info, original: Volume) -> None:
     measured = file.measured
     if measured is None:
         raise PromiseError("the file records no figures that could be checked")
-    result = Comparison(len(data), float(data.max()) - float(data.min()), data[0].size)
+    span = float(data.min()), float(data.max())
+    if not all(map(math.isfinite, span)):
+        raise InputError("the original has NaN or infinity; compare with what was encoded in their place")
+    if span != file.header.range:
+        low, high = file.header.range
+        raise PromiseError(
+            f"this is another original: its values are {span[0]:g} to {span[1]:g}, not {low:g} to {high:g}"
+        )
+    result = Comparison(len(data), span, data[0].size)
     for z0, z1, slab in file.slabs():
         result.add(z0, data[z0:z1], slab)
-    reached = result.psnr if result.psnr is not None else math.inf
+    reached = math.inf if result.max_error == 0 else (result.psnr or -math.inf)
     recorded = measured.psnr if measured.psnr is not None else math.inf
     if reached < recorded - PSNR_TOLERANCE:
         raise PromiseError(f"the file records a PSNR of {recorded:.2f} dB; it decodes to {reached:.2f} dB")

@@ -277,7 +277,8 @@ class Job:
                 lr = file.codes().to(self.device).float() / (1 << base_network.CODE_BITS)
             target = sr_tuning.Target(lr, attempt.factors, self.volume.data, self.span, size)
             steps = self.preset.adapting_steps(self.volume.data.size)
-            changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set)
+            seconds = self.settings.seconds or math.inf
+            changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set, seconds)
             adapted = replace(attempt, changes=changes)
             before = min(self.squared_error(attempt, m, sample=True) for m in (model, None))
             after = self.squared_error(adapted, model, sample=True)
@@ -297,15 +298,16 @@ class Job:
         total, count = 0.0, 0
         with self.open(attempt, model) as file:
             for z0, z1, slab in _sampled(file) if sample else file.slabs():
-                error = slab.astype(np.float32) - self.volume.data[z0:z1]
+                kind = np.float64 if slab.dtype.kind == "f" else np.float32
+                error = slab.astype(kind) - self.volume.data[z0:z1]
                 total += float(np.square(error, out=error).sum(dtype=np.float64))
                 count += error.size
         return total / count
 
     def measure(self, attempt: Attempt, model: SRModel | None, promise: Promise | None) -> Measured:
         """What the written file decodes to, against the original."""
-        data, (low, high) = self.volume.data, self.span
-        result = Comparison(len(data), high - low, data[0].size)
+        data = self.volume.data
+        result = Comparison(len(data), self.span, data[0].size)
         with self.open(replace(attempt, codes=None), model) as file:
             for z0, z1, slab in file.slabs():
                 result.add(z0, data[z0:z1], slab)
@@ -391,15 +393,16 @@ class Grid:
         """(step, the grid by latents of that many bytes)."""
         from .fit.latents import BYTES_EXPONENT, step_for
 
-        attempts: dict[float, Attempt] = {}
+        best: list[tuple[float, Attempt]] = []  # one: each holds a grid
 
         def measure(step: float) -> float:
-            attempts[step] = self.attempt(step)
-            return attempts[step].size
+            attempt = self.attempt(step)
+            if not best or abs(attempt.size - size) < abs(best[0][1].size - size):
+                best[:] = [(step, attempt)]
+            return attempt.size
 
-        step = step_for(measure, size, BYTES_EXPONENT, first)
-        step = min(attempts, key=lambda s: abs(attempts[s].size - size))
-        return step, attempts[step]
+        step_for(measure, size, BYTES_EXPONENT, first)
+        return best[0]
 
 
 def _sampled(file: File) -> Iterator[tuple[int, int, Array]]:

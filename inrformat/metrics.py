@@ -53,10 +53,10 @@ def _box_mean(x: Tensor, wy: int, wx: int) -> Tensor:
 
 @dataclass
 class Comparison:
-    """Errors of a volume of `slices` slices, in stored units. `peak`: the original's max - min."""
+    """Errors of a volume of `slices` slices, in stored units. `span`: the range of the original."""
 
     slices: int
-    peak: float
+    span: tuple[float, float]
     voxels_per_slice: int
     squared: npt.NDArray[np.float64] = field(init=False)
     ssim: npt.NDArray[np.float64] = field(init=False)
@@ -75,16 +75,22 @@ class Comparison:
     def _add(self, z0: int, original: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> None:
         if np.array_equal(original, decoded):
             return
-        a = torch.from_numpy(original.astype(np.float32))
-        b = torch.from_numpy(decoded.astype(np.float32))
+        # Squares of float32 values may be beyond float32; those of whole numbers of 16 bits are not.
+        kind = torch.float64 if original.dtype.kind == "f" else torch.float32
+        a, b = (torch.from_numpy(values.astype(np.float32)).to(kind) for values in (original, decoded))
         error = b - a
         z1 = z0 + len(a)
         self.squared[z0:z1] = error.square().sum((1, 2), dtype=torch.float64).numpy()
         self.absolute += float(error.abs().sum(dtype=torch.float64))
         self.max_error = max(self.max_error, float(error.abs().max()))
         if self.peak > 0:
-            low = float(a.min())
-            self.ssim[z0:z1] = ssim_of_slices((a - low) / self.peak, (b - low) / self.peak).numpy()
+            a, b = (values.sub_(self.span[0]).div_(self.peak).float() for values in (a, b))
+            self.ssim[z0:z1] = ssim_of_slices(a, b).numpy()
+
+    @property
+    def peak(self) -> float:
+        """The range of the original's values."""
+        return self.span[1] - self.span[0]
 
     @property
     def voxels(self) -> int:

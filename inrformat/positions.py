@@ -56,12 +56,18 @@ def filled(metadata: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 def _places(positions: Any) -> Places | None:
     """Positions as (n, 3), n > 0; None if they are none."""
-    try:
-        found = np.array(positions)
-    except (TypeError, ValueError):
+    if not isinstance(positions, list) or not positions or not all(_is_place(row) for row in positions):
         return None
-    three = found.dtype.kind in "iuf" and found.ndim == 2 and found.shape[1] == 3 and len(found) > 0
-    return found.astype(np.float64) if three and np.isfinite(found).all() else None
+    try:
+        found = np.array(positions, np.float64)
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def _is_place(row: Any) -> bool:
+    """Whether it is three numbers: anything else would have NumPy make an array of who knows what."""
+    return isinstance(row, list | tuple) and len(row) == 3 and all(type(v) in (int, float) for v in row)
 
 
 def _ends(positions: Places) -> list[int]:

@@ -29,6 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from . import precision
 from .errors import UsageError
 from .volume import Volume
 
@@ -94,10 +95,17 @@ def _band(n: int, f: int, up: bool, start: int, stop: int) -> tuple[int, npt.NDA
 
 def _apply(n: int, f: int, up: bool, span: tuple[int, int], x: Tensor, axis: int) -> Tensor:
     """Axis `axis` of x (z, y, x) resampled: rows `span` of `lanczos_matrix(n, f, up=up)` times that axis."""
-    parts = []
+    with precision.as_written(x.device):
+        return _product(n, f, up, span, x, axis)
+
+
+def _product(n: int, f: int, up: bool, span: tuple[int, int], x: Tensor, axis: int) -> Tensor:
+    parts, dtype = [], x.dtype
+    if x.device.type != "cpu" and not precision.full():
+        x = x.double()
     for start in range(*span, ROWS):
         lo, band = _band(n, f, up, start, min(start + ROWS, span[1]))
-        weights = torch.tensor(band, device=x.device)
+        weights = torch.tensor(band, device=x.device, dtype=x.dtype)
         piece = x.narrow(axis, lo, band.shape[1])
         if axis == 0:
             parts.append((weights @ piece.flatten(1)).reshape(len(band), *x.shape[1:]))
@@ -105,7 +113,7 @@ def _apply(n: int, f: int, up: bool, span: tuple[int, int], x: Tensor, axis: int
             parts.append(weights @ piece)  # batched over z
         else:
             parts.append(piece @ weights.T)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)).to(dtype)
 
 
 def downsample(

@@ -123,7 +123,7 @@ class Bricks:
         self.levels = Levels(header.greatest, header.error, header.values, header.grid, self.volume.range)
         self.coder = Coder(header.order, Span(header.greatest, header.step), self.model, self.device)
         self._starts, self._crcs = self.index
-        self.damaged: list[Box] = []
+        self._damaged: set[int] = set()
 
     @classmethod
     def open(
@@ -181,16 +181,22 @@ class Bricks:
                     _paste(out, box, self.places[number], self.levels.to_values(brick, self.dtype))
 
         _work(decode, self.places, numbers, self.device)
-        for number in sorted(wrong):
-            place = self.places[number]
-            if fill is None:
-                z, y, x = place
-                message = f"brick {number} (z {z[0]}:{z[1]}, y {y[0]}:{y[1]}, x {x[0]}:{x[1]}) is damaged"
-                raise fail("damaged-brick", message, section="BRIX")
-            _paste(out, box, place, fill(place))
-            if place not in self.damaged:
-                self.damaged.append(place)
+        if wrong and fill is None:
+            z, y, x = self.places[min(wrong)]
+            message = f"brick {min(wrong)} (z {z[0]}:{z[1]}, y {y[0]}:{y[1]}, x {x[0]}:{x[1]}) is damaged"
+            raise fail("damaged-brick", message, section="BRIX")
+        if wrong and fill is not None:
+            filling = fill(box)
+            for number in wrong:
+                inside, _ = _common(box, self.places[number])
+                out[inside] = filling[inside]
+            self._damaged.update(wrong)
         return out
+
+    @property
+    def damaged(self) -> list[Box]:
+        """The boxes of the bricks that were found damaged, where they are not an error."""
+        return [self.places[number] for number in sorted(self._damaged)]
 
     def _code(self, number: int) -> bytes:
         """A brick's bytes; none if they are damaged."""
@@ -222,6 +228,15 @@ def _overlap(one: Box, other: Box) -> bool:
 
 def _paste(out: Array, box: Box, place: Box, values: Array) -> None:
     """Put the values of a place into a box's array, where they overlap."""
+    inside, there = _common(box, place)
+    out[inside] = values[there]
+
+
+def _common(box: Box, place: Box) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a box and a place overlap, in each of them."""
     common = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, place, strict=True)]
-    inside = tuple(slice(a - o, b - o) for (a, b), (o, _) in zip(common, box, strict=True))
-    out[inside] = values[tuple(slice(a - o, b - o) for (a, b), (o, _) in zip(common, place, strict=True))]
+    inside, there = (
+        tuple(slice(a - o, b - o) for (a, b), (o, _) in zip(common, whole, strict=True))
+        for whole in (box, place)
+    )
+    return inside, there

@@ -167,6 +167,8 @@ def _array(volume: Volume | npt.NDArray[Any]) -> npt.NDArray[Any]:
     array = volume.data if isinstance(volume, Volume) else np.asarray(volume)
     if array.ndim != 3 or array.size == 0:
         raise InputError(f"a volume has three non-empty axes (z, y, x), this one has shape {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError("a volume to train on has NaN or infinity")
     return array
 
 

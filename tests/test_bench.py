@@ -95,7 +95,7 @@ def test_the_figures_are_those_of_the_metrics():
     known = Known.of(HEAD.data)
     parts = codec.encode(HEAD, 32.0, 1)
     decoded = codec.decode(parts, known, 1)
-    compared = Comparison(9, known.peak, 65 * 72)
+    compared = Comparison(9, (known.low, known.high), 65 * 72)
     compared.add(0, HEAD.data, decoded)
     point = found.point
     assert point.bytes == sum(map(len, parts)) and len(parts) == 9

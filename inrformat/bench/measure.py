@@ -84,7 +84,7 @@ def measure(name: str, volume: Volume, codec: Codec, setting: float) -> Result:
     decoded = codec.decode(parts, known, threads)
     done = time.perf_counter()
     most = _status("VmHWM")
-    compared = Comparison(len(data), known.peak, data[0].size)
+    compared = Comparison(len(data), (known.low, known.high), data[0].size)
     compared.add(0, data, decoded)
     size = sum(map(len, parts))
     point = Point(

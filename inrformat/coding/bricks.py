@@ -123,7 +123,7 @@ class Coder:
         return Code.parse(code, coarse, voxels - coarse, count, self.span.greatest)
 
     def _decode(self, codes: list[Code], shape: Shape) -> tuple[Levels, list[int]]:
-        known = torch.zeros(len(codes), *shape, device=self.device)
+        known = torch.zeros(len(codes), *shape, dtype=torch.float32, device=self.device)
         coarse = roots(known, self.order)
         coarse.copy_(torch.from_numpy(np.stack([c.roots for c in codes]).astype(np.float32)).view_as(coarse))
         source = Source(codes, self.span.step, self.device)

@@ -285,10 +285,10 @@ class _Band:
             # One parity after the other, each in C order.
             at = torch.cat([every[a::2, b::2, c::2].reshape(-1) for a, b, c in members])
             quiet = ~moving.view(-1)[at]
-            if len(places := at[quiet]):
-                values = exchange.quiet(first + kind, flat[places])
-                births = values != 0  # nothing but zeros is known as yet
-                self._know(flat, places[births], values[births])
+            places = at[quiet]  # of none, too: it may be said to have births
+            values = exchange.quiet(first + kind, flat[places])
+            births = values != 0  # nothing but zeros is known as yet
+            self._know(flat, places[births], values[births])
             if len(places := at[~quiet]):
                 forecast = self._forecast(model, places, kind)
                 own = Places(self.level, self.pattern, self.which, places)

@@ -333,7 +333,8 @@ class Prediction:
 @cache
 def _gains(device: torch.device) -> torch.Tensor:
     """GAIN[q] / 2^E at 4 E + q; exact, which a power on the device need not be."""
-    return torch.tensor([gain * 2.0**-e for e in range(24) for gain in GAIN], device=device)
+    every = [gain * 2.0**-e for e in range(24) for gain in GAIN]
+    return torch.tensor(every, dtype=torch.float32, device=device)
 
 
 def _constants(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Levels:
                 return cls(greatest, error, grid=(low, pitch), range=(low, high))
         raise UsageError(
             f"max_error={bound:g} is too small for values from {low:g} to {high:g}: "
-            f"about {(high - low) / (2 * (LARGEST_LEVEL - 1)):.3g} is the least"
+            f"about {(high - low) / (2 * (LARGEST_LEVEL - 1)) + bound - slack:.3g} is the least"
         )
 
     def of(self, data: Values) -> npt.NDArray[np.uint16]:
@@ -91,7 +92,7 @@ class Levels:
             return (levels.astype(np.int32) + int(table[0])).astype(dtype)
         return table.astype(dtype)[levels]
 
-    @property
+    @cached_property
     def _table(self) -> npt.NDArray[np.int64]:
         """The value of each level."""
         assert self.values is not None

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 import zstandard
 
-from ..errors import UsageError
+from ..errors import FormatError, UsageError
 from .codes import fail, show
 from .limits import DEFAULT_LIMITS, Limits
 from .records import parse
@@ -31,7 +31,10 @@ def pack_metadata(mapping: Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) -
     packed = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True).compress(
         data
     )
-    unpack_metadata(packed, limits)  # what cannot be read back is not written
+    try:
+        unpack_metadata(packed, limits)  # what cannot be read back is not written
+    except FormatError as error:
+        raise UsageError(f"the metadata cannot be stored: {error}") from error
     return packed
 
 

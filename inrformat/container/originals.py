@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any, Self
 
 import zstandard
 
+from ..errors import InrError
 from . import records
 from .codes import fail, show
 from .fields import Fields
@@ -32,6 +32,9 @@ WINDOW_LOG = 26
 """Of `rest`: 64 MiB. Headers of one series are alike, so each is found in the one before it."""
 LEVEL = 19
 CHUNK = 1 << 20
+MAGIC = b"\x28\xb5\x2f\xfd"
+FED = 1 << 10
+"""Bytes of a frame that are decompressed at a time: they can become 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,11 @@ class Rest:
     """The bytes of `rest`, from the first to the last, in bounded memory."""
 
     def __init__(self, data: bytes, section: str = REST) -> None:
-        self._section = section
-        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
-        self._stream = decompressor.stream_reader(BytesIO(data), read_across_frames=True)
+        self._section, self._data, self._at = section, data, 0
+        self._frame: Any = None  # the one that is being read
+        self._out = memoryview(b"")  # what it gave and nobody has taken
+        if not data:
+            raise self._broken()
 
     def read(self, length: int) -> Iterator[bytes]:
         """The next `length` bytes, in chunks; FormatError when they are not there."""
@@ -154,10 +159,32 @@ class Rest:
             )
 
     def _chunk(self, length: int) -> bytes:
+        """The next bytes, `length` at most; none at the end of the last frame."""
+        while not self._out and (self._frame is not None or self._at < len(self._data)):
+            self._feed()
+        chunk, self._out = bytes(self._out[:length]), self._out[length:]
+        return chunk
+
+    def _feed(self) -> None:
+        """Give a little to the frame: what it makes of that is bounded, too."""
+        if self._frame is None:
+            if not self._data.startswith(MAGIC, self._at):
+                raise self._broken()
+            self._frame = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG).decompressobj()
+        piece = self._data[self._at : self._at + FED]
+        if not piece:
+            raise self._broken()  # its checksum or more is missing
         try:
-            return self._stream.read(length)
+            self._out = memoryview(self._frame.decompress(piece))
         except zstandard.ZstdError:
-            raise fail("rest-bad-frame", "not whole Zstandard frames", section=self._section) from None
+            raise self._broken() from None
+        self._at += len(piece)
+        if self._frame.eof:
+            self._at -= len(self._frame.unused_data)
+            self._frame = None
+
+    def _broken(self) -> InrError:
+        return fail("rest-bad-frame", "not whole Zstandard frames", section=self._section)
 
 
 def _original(fields: Fields, entry: Any) -> Original:

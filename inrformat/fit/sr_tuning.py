@@ -7,6 +7,8 @@ the loss, beside the error that they save.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,8 +24,8 @@ from ..volume import Array
 
 EXPONENT, FACTOR_EXPONENT = 8, 11
 """Of changes by single numbers, and of products of two."""
-RATE = 2e-3
-"""Adam's, in units of the weights."""
+RATE, WARM = 2e-3, 0.05
+"""Adam's, in units of the weights; the share of the time in which it is reached."""
 BATCH = 2
 BLOCK_WORK = 1.7e9
 """Multiply-adds of a block, about."""
@@ -71,15 +73,17 @@ class Target:
 
 
 def tune(
-    model: SRModel, target: Target, steps: int, seed: int, progress: Callable[[float], None] | None = None
+    model: SRModel,
+    target: Target,
+    steps: int,
+    seed: int,
+    progress: Callable[[float], None] | None = None,
+    seconds: float = math.inf,
 ) -> bytes:
-    """The section SRTU of a model that was fitted to the volume."""
+    """The section SRTU of a model that was fitted to the volume: in so many steps, and seconds at most."""
     numbers = _Numbers(model, SHARE * steps ** (1 / 3) * target.size, seed)
     blocks = _Blocks(target, model, seed)
     optimizer = torch.optim.Adam(numbers.free.values(), lr=1.0, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE * 2**EXPONENT, steps, pct_start=0.05, cycle_momentum=False
-    )
     dtype = fast_dtype(target.lr.device)
 
     def error() -> Tensor:
@@ -90,15 +94,25 @@ def tune(
 
     with torch.no_grad():
         before = max(float(sum(error() for _ in range(FIRST))) / FIRST, 1e-12)
-    for step in range(steps):
+    began, step, done = time.monotonic(), 0, 0.0
+    while done < 1:
+        optimizer.param_groups[0]["lr"] = RATE * 2**EXPONENT * _rate(done)
         loss = error() / before + WORTH / (8 * target.size) * numbers.bits()
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
-        schedule.step()
+        step += 1
+        done = max(step / steps, (time.monotonic() - began) / seconds)
         if progress is not None:
-            progress((step + 1) / steps)
+            progress(min(done, 1.0))
     return pack(model, numbers.changes())
+
+
+def _rate(done: float) -> float:
+    """The learning rate when that share is done, in parts of the greatest: up, and down for long."""
+    if done < WARM:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / WARM)) / 2
+    return (1 + math.cos(math.pi * (done - WARM) / (1 - WARM))) / 2
 
 
 class _Numbers:

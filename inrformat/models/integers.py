@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .. import precision
 from ..coding.lattice import CONSTANT, GREATEST
 from ..container.codes import fail
 from ..container.headers import ModelHeader, ModelReference
@@ -95,9 +96,10 @@ class _Floats:
         self.weights = weights
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        if values.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
-            return self.weights @ values
-        return (self.weights.double() @ values.double()).float()
+        with precision.as_written(values.device):
+            if values.device.type == "cpu" and precision.full():
+                return self.weights @ values
+            return (self.weights.double() @ values.double()).float()
 
 
 class _Bytes:

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from .. import precision
 from ..container.headers import ModelHeader, ModelReference
 from ..errors import UsageError
 from ..resample import Shape, check_factors, upsample
@@ -131,12 +132,13 @@ def super_resolve(
     spans = [_spans(a, b, f, t) for (a, b), f, t in zip(box, fs, tile, strict=True)]
     if model.whole_slices:
         spans[1:] = [[(0, n)] for n in lr.shape[1:]]
-    with torch.inference_mode():
+    with torch.inference_mode(), precision.as_written(lr.device):
         for corner in product(*spans):
             block = lr
             for axis, ((a, b), halo) in enumerate(zip(corner, model.halo(fs), strict=True)):
                 block = repeat_border(block, axis, a - halo, b + halo)
             detail = model(block[None], fs, dtype)[0]  # (z fz, y fy, x fx), from LR voxel a of each axis on
+            detail.nan_to_num_(0.0, 0.0, 0.0)  # what float32 does not hold is no detail
             into, take = [], []
             for (a, b), (start, stop), f in zip(corner, box, fs, strict=True):
                 first, last = max(a * f, start), min(b * f, stop)

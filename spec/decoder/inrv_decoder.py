@@ -149,6 +149,7 @@ def read_container(data: bytes, first: str, limits: Limits) -> dict[str, bytes]:
         need(name in CRITICAL[first] or name[0].islower(), "unknown-critical-section", name)
     need(set(names) >= REQUIRED[first], "missing-section")
     need(set(names) >= LATTICE or not {"CTXM", "PRED", "TUNE", *LATTICE} & set(names), "missing-section")
+    need(len({"file", "rest"} & set(names)) != 1, "missing-section")
     sections = {name: data[start : start + size] for name, _, start, size in entries}
     for name, crc, _, _ in entries:
         need(crc32c(sections[name]) == crc, "bad-section-crc", name)
@@ -838,7 +839,9 @@ def detail(x: Floats, file: File, model: Model) -> Floats:
     need(work <= limits.max_work, "too-much-work")
     need(largest <= limits.max_activations, "too-much-memory")
     make = light_detail if model.kind == "light" else srdensenet_detail
-    return make(x, header.factors, changed(model, file.changes))[tuple(slice(n) for n in header.shape)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = make(x, header.factors, changed(model, file.changes))
+    return np.where(np.isfinite(found), found, 0)[tuple(slice(n) for n in header.shape)]
 
 
 # ---- Lossless and bounded volumes ----
