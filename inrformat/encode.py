@@ -257,7 +257,9 @@ def _next_wanted(tried: list[tuple[float, float]], target: float) -> float:
 def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> bytes:
     """A file of raw bytes / ratio, to within 5%."""
     raw = job.volume.data.nbytes
-    overhead = _overhead(job)
+    overhead, without = _overhead(job, job.models.get(True)), _overhead(job, None)
+    if raw / ratio - overhead < LEAST_NETWORK:
+        job.models, overhead = {}, without  # there is no room for what names a model
     if raw / ratio - overhead < LEAST_NETWORK:
         best = raw / (overhead + LEAST_NETWORK)
         raise EncodeError(
@@ -266,22 +268,19 @@ def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> byt
         )
     if job.latents:
         attempt = _latents_of_size(job, raw / ratio - overhead, factors, bar)
-        if job.models and job.best_model(attempt) is None:
-            job.models = {}  # there is room for more, without the model and what names it
-            spared = overhead - _overhead(job)
-            if spared > RATIO_TOLERANCE / 2 * raw / ratio:
-                attempt = _latents_of_size(job, raw / ratio - overhead + spared, factors, bar)
+        if overhead - without > RATIO_TOLERANCE / 2 * raw / ratio and job.best_model(attempt) is None:
+            job.models = {}  # it does not help, and leaves room for more
+            attempt = _latents_of_size(job, raw / ratio - without, factors, bar)
         return job.finish(attempt, Promise("ratio", ratio), bar)
     attempt = job.fit(raw / ratio - overhead, factors, bar)
     attempt = _trim(attempt, raw / ratio - overhead)
     return job.finish(attempt, Promise("ratio", ratio), bar)
 
 
-def _overhead(job: Job) -> int:
-    """Bytes of a file apart from its base network."""
+def _overhead(job: Job, model: SRModel | None) -> int:
+    """Bytes of a file of this model apart from its base network."""
     from .fit.train import flat
 
-    model = job.models.get(True)
     measured = Measured(50.5, 1.5, 50.5, 50.5, 0.5, 1.5, 1.5, 300, 50.5, Promise("ratio", 1.5))
     attempt: Attempt = Fitted.of((1, 1, 1), flat())
     if job.latents:

@@ -123,9 +123,11 @@ def test_floats_are_bounded_only():
 
 @pytest.fixture(scope="module")
 def scan():
-    """A volume of several bricks, and its lossless file."""
+    """A volume of several bricks, smaller ones than usual, and its lossless file."""
     data = noisy((70, 140, 150))
-    return data, inrformat.encode(Volume(data), lossless=True)
+    with pytest.MonkeyPatch.context() as smaller:
+        smaller.setattr(bricks, "BRICK", (64, 128, 128))
+        return data, inrformat.encode(Volume(data), lossless=True)
 
 
 def test_a_region_reads_its_bricks_alone(scan):
