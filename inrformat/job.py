@@ -47,7 +47,7 @@ SAMPLE_SLABS, SAMPLE_SLICES = 4, 8
 """The same slices, whatever the factors: their errors are compared."""
 SKETCH_VOXELS = 1 << 18
 """A lossless or bounded file of fewer voxels has no preview to speak of."""
-SKETCH_BYTES, SKETCH_RATIO = (400, 4000), 4000
+SKETCH_BYTES, SKETCH_RATIO = (400, 4000), 5000
 """Bytes of what holds such a file's preview: at least, at most; between them, the raw bytes over so many."""
 LEAST_ADAPTED = 6000
 """In files of fewer bytes there is no room for changes to a model."""
