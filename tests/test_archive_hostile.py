@@ -249,19 +249,31 @@ def test_a_damaged_manifest_is_said(export, tmp_path, capsys, damage, again):
         assert "damaged" in capsys.readouterr().err
 
 
-def test_folders_nested_deeper_than_calls(export, tmp_path):
-    make_series(export, volume_array())
-    here = Path.cwd()
-    try:
-        os.chdir(export)
-        for _ in range(1100):
-            Path("d").mkdir()
-            os.chdir("d")
-        Path("a").write_bytes(b"deep")
-    finally:
-        os.chdir(here)
-    assert len(list(Folder(str(export)).walk())) == 6
-    assert inrformat.read(export).shape == (5, 6, 7)
+@pytest.fixture
+def nested(export):
+    """More folders in each other than calls can be, a file in the last."""
+    here, depth = Path.cwd(), 1100
+    os.chdir(export)
+    for _ in range(depth):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("a").write_bytes(b"deep")
+    os.chdir(here)
+    yield export
+    os.chdir(export)  # to remove them: whatever cleans up after tests would call itself for each
+    for _ in range(depth):
+        os.chdir("d")
+    Path("a").unlink()
+    for _ in range(depth):
+        os.chdir("..")
+        Path("d").rmdir()
+    os.chdir(here)
+
+
+def test_folders_nested_deeper_than_calls(nested):
+    make_series(nested, volume_array())
+    assert len(list(Folder(str(nested)).walk())) == 6
+    assert inrformat.read(nested).shape == (5, 6, 7)
 
 
 def test_a_folder_that_cannot_be_listed_stays(tmp_path):

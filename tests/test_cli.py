@@ -219,6 +219,8 @@ def test_verify(head, run, fails, tmp_path):
     assert code == 0 and (json.loads(out)["ok"], json.loads(out)["original"]) == (True, True)
     data = io.read(head / "head.nii.gz").data
     io.write(Volume(data.max() - data), tmp_path / "other.nii")
+    fails(4, "another original", "verify", head / "head.inrv", "--original", tmp_path / "other.nii")
+    io.write(Volume(data[::-1]), tmp_path / "other.nii")
     fails(4, "decodes to", "verify", head / "head.inrv", "--original", tmp_path / "other.nii")
     io.write(Volume(data[1:]), tmp_path / "short.npy")
     fails(3, "the original is", "verify", head / "head.inrv", "--original", tmp_path / "short.npy")

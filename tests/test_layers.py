@@ -22,7 +22,7 @@ LAYERS = (
     "coding io",
     "container resample metrics phantom region parallel positions",
     "volume",
-    "errors",
+    "errors precision",
 )
 """From the top down: a module imports from lower layers alone, and a package from itself."""
 HEIGHT = {name: -i for i, layer in enumerate(LAYERS) for name in layer.split()}
