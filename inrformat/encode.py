@@ -37,6 +37,8 @@ MOST_FITS = 6
 """How many networks are fitted, at the most, to reach a PSNR."""
 DECIBELS_PER_DOUBLING = 2.0
 """How much the PSNR is expected to rise with twice the bytes, until two sizes have been measured."""
+DECIBELS_PER_DECADE = 12.0
+"""How much the PSNR falls about when latents' steps grow tenfold."""
 OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
 ERROR_GROWTH = 0.3
@@ -214,44 +216,42 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
 
     aim = 10 ** (-(target + PSNR_TOLERANCE / 2) / 10)
     scale = float(1 << base_network.CODE_BITS) ** 2
-    found: list[tuple[Attempt, Grid]] = []
+    found: list[tuple[Attempt, Grid, float]] = []
     with bar.stage("coding"):
         for grid in job.grids(factors, job.preset.projections):
             if grid.loss < 0.95 * aim:
                 step = step_for(grid.analysis.error, (aim - grid.loss) * scale, ERROR_EXPONENT, FIRST_STEP)
-                found.append((grid.attempt(step), grid))
+                found.append((grid.attempt(step), grid, step))
                 if len(found) > 2 and found[-1][0].size > found[-2][0].size > found[-3][0].size:
                     break
     if not found:
         which = f"the factors {factors}" if factors else "any grid that may be coded"
         raise EncodeError(f"a PSNR of {target:g} dB was not reached with {which}: the reduction loses more")
-    attempt, grid = min(found, key=lambda pair: pair[0].size)
+    attempt, grid, step = min(found, key=lambda pair: pair[0].size)
     attempt = job.adapted(attempt, attempt.size, bar)
-    middle, wanted, best = target + PSNR_TOLERANCE / 2, aim, (math.inf, attempt)
-    tried: list[tuple[float, float]] = []  # dB wanted of the grid, dB reached at full size
+    middle, best = target + PSNR_TOLERANCE / 2, (math.inf, attempt)
+    tried: list[tuple[float, float]] = []  # log10 of the step, dB reached at full size
     for _ in range(MOST_FITS):
         with bar.stage("measuring"):
             reached = _psnr(job, attempt)
-        tried.append((-10 * math.log10(wanted), reached))
+        tried.append((math.log10(step), min(reached, 2 * middle)))  # it may be exact
         best = min(best, (abs(reached - middle), attempt), key=lambda pair: pair[0])
         if target <= reached <= target + PSNR_TOLERANCE:
             break
-        wanted = 10 ** (-_next_wanted(tried, middle) / 10)
-        within = max(wanted - grid.loss, 0.02 * wanted)
-        step = step_for(grid.analysis.error, within * scale, ERROR_EXPONENT, FIRST_STEP)
+        step = 10 ** _next_step(tried, middle)
         attempt = replace(grid.attempt(step), changes=attempt.changes)
     return job.finish(best[1], Promise("psnr", target), bar)
 
 
-def _next_wanted(tried: list[tuple[float, float]], target: float) -> float:
-    """The dB to want next: between the two attempts about the target, or by as many more as are lacking."""
-    below = max((t for t in tried if t[1] < target), key=lambda t: t[1], default=None)
-    above = min((t for t in tried if t[1] >= target), key=lambda t: t[1], default=None)
-    if below and above and below[0] < above[0]:
-        share = (target - below[1]) / max(above[1] - below[1], 1e-9)
-        return below[0] + min(max(share, 0.1), 0.9) * (above[0] - below[0])
-    wanted, reached = tried[-1]
-    return wanted + min(max(target - reached, -9.0), 9.0)
+def _next_step(tried: list[tuple[float, float]], target: float) -> float:
+    """log10 of the step to try next: between the two about the target, or as far off as the error tells."""
+    fine = max((t for t in tried if t[1] >= target), default=None)
+    coarse = min((t for t in tried if t[1] < target and (fine is None or t[0] > fine[0])), default=None)
+    if fine and coarse:
+        share = (fine[1] - target) / (fine[1] - coarse[1])
+        return fine[0] + min(max(share, 0.15), 0.85) * (coarse[0] - fine[0])
+    step, reached = min(tried, key=lambda t: abs(t[1] - target))
+    return step + min(max((reached - target) / DECIBELS_PER_DECADE, -0.6), 0.6)
 
 
 def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> bytes:
