@@ -121,12 +121,13 @@ class Remote:
         try:
             import fsspec
 
-            with _answering():
-                self.fs, self.root = fsspec.core.url_to_fs(url)
+            self.fs, self.root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise UnsupportedError(
                 f"{url.partition(':')[0]}: needs pip install inrformat[s3]: {error}"
             ) from None
+        except Exception as error:
+            raise _unreachable(error) from None
         self.root = self.root.rstrip("/")
 
     def there(self) -> bool:
@@ -168,9 +169,10 @@ class Remote:
 
     def exists(self, name: bytes) -> bool:
         """See `Folder`."""
+        path = self._join(name)
         with _answering():
             self.fs.invalidate_cache()
-            return bool(self.fs.exists(self._join(name)))
+            return bool(self.fs.exists(path))
 
     def _join(self, name: bytes) -> str:
         if not is_safe(name):
@@ -183,10 +185,12 @@ def _answering() -> Iterator[None]:
     """InputError where a store does not answer: each kind has errors of its own."""
     try:
         yield
-    except (ImportError, ValueError):
-        raise
     except Exception as error:
-        raise InputError(f"a URL cannot be reached ({type(error).__name__})") from None
+        raise _unreachable(error) from None
+
+
+def _unreachable(error: Exception) -> InputError:
+    return InputError(f"a URL cannot be reached ({type(error).__name__})")
 
 
 Place = Folder | Remote
