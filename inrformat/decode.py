@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("preview", "full")
 DAMAGED = ("raise", "fill")
-LATTICE_SECTIONS = ("LATT", "CTXM", "PRED", "TUNE", "BIDX", "BRIX")
+LATTICE_SECTIONS = ("LATT", "CTXM", "PRED", "TUNE", "ZONE", "BIDX", "BRIX")
 SLAB_VOXELS = 1 << 25
 """Voxels at full size that are decoded at a time."""
 HELD_CODES = 1 << 27

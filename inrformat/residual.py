@@ -13,14 +13,22 @@ import numpy as np
 
 from .coding import bricks
 from .coding.bricks import Coder
-from .coding.lattice import Span, schedule
+from .coding.lattice import Shape, Span, schedule
 from .coding.levels import Levels
 from .container.codes import fail
 from .container.headers import LatticeHeader, VolumeHeader
 from .container.layout import Reader
 from .container.limits import Limits
 from .models import registry
-from .models.context import ContextModel, apply_centres, apply_changes, pack_centres, pack_changes
+from .models.context import (
+    ContextModel,
+    apply_centres,
+    apply_changes,
+    apply_zones,
+    pack_centres,
+    pack_changes,
+    pack_zones,
+)
 from .parallel import map_on_cores
 from .region import Box
 from .volume import Array, Volume
@@ -61,7 +69,7 @@ def write(
     def encode(numbers: Sequence[int]) -> None:
         nonlocal done
         data = np.stack([levels.of(volume.data[_slices(places[i])]) for i in numbers])
-        for number, code in zip(numbers, coder.encode(data), strict=True):
+        for number, code in zip(numbers, coder.encode(data, _origins(places, numbers)), strict=True):
             codes[number] = code
         done += len(numbers)
         progress(done / len(places))
@@ -78,6 +86,8 @@ def write(
         if tuned.centres != model.centres:
             sections.append(("PRED", pack_centres(tuned)))
         sections.append(("TUNE", pack_changes(model.centred(tuned.centres), tuned)))
+        if tuned.zones is not None:
+            sections.append(("ZONE", pack_zones(tuned)))
     return [*sections, ("BIDX", index), ("BRIX", b"".join(codes))]
 
 
@@ -148,6 +158,8 @@ class Bricks:
             model = apply_centres(model, reader.read("PRED"))
         if reader.has("TUNE"):
             model = apply_changes(model, reader.read("TUNE"))
+        if reader.has("ZONE"):
+            model = apply_zones(model, reader.read("ZONE"), volume.shape)
         work = model.work * int(np.prod(volume.shape, dtype=object))
         if work > limits.max_work:
             message = f"the bricks take {work} multiply-adds, at most {limits.max_work} are allowed"
@@ -173,7 +185,8 @@ class Bricks:
 
         def decode(batch: Sequence[int]) -> None:
             z, y, x = (b - a for a, b in self.places[batch[0]])
-            levels, damaged = self.coder.decode([self._code(i) for i in batch], (z, y, x))
+            origins = _origins(self.places, batch)
+            levels, damaged = self.coder.decode([self._code(i) for i in batch], (z, y, x), origins)
             for i, (number, brick) in enumerate(zip(batch, levels, strict=True)):
                 if i in damaged:
                     wrong.append(number)
@@ -215,6 +228,11 @@ def _index(reader: Reader, header: LatticeHeader) -> tuple[Array, Array]:
     if starts[-1] != reader.info("BRIX").length:
         raise fail("bad-index", "the bricks' lengths do not fill section BRIX", section="BIDX")
     return starts, entries[:, 1]
+
+
+def _origins(places: Sequence[Box], numbers: Sequence[int]) -> list[Shape]:
+    """Where in the volume some bricks begin."""
+    return [(z, y, x) for (z, _), (y, _), (x, _) in (places[i] for i in numbers)]
 
 
 def _slices(box: Box) -> tuple[slice, slice, slice]:

@@ -17,10 +17,20 @@ from inrformat.coding.lanes import lanes_for
 from inrformat.coding.lattice import LARGEST_TAP, Span, inputs, schedule, taps
 from inrformat.coding.levels import Levels
 from inrformat.coding.residuals import COUNTS
+from inrformat.coding.zones import Zones
 from inrformat.container import ModelHeader, ModelReference, VolumeHeader, pack_tensors, records
 from inrformat.container.headers import LatticeHeader
 from inrformat.container.layout import build
-from inrformat.models.context import LAYERS, NETWORKS, Centre, ContextModel, pack_centres, pack_changes
+from inrformat.models.context import (
+    LAYERS,
+    NETWORKS,
+    ZONED,
+    Centre,
+    ContextModel,
+    pack_centres,
+    pack_changes,
+    pack_zones,
+)
 from inrformat.models.registry import load_context, pack_integers
 
 Array = np.ndarray[Any, Any]
@@ -103,6 +113,7 @@ class Parts:
     model: bytes | None
     tune: bytes | None = None
     pred: bytes | None = None
+    zone: bytes | None = None
     more: list[tuple[str, bytes]] = field(default_factory=list)
     index: bytes | None = None
 
@@ -113,6 +124,7 @@ class Parts:
         sections += [("CTXM", self.model)] if self.model is not None else []
         sections += [("PRED", self.pred)] if self.pred is not None else []
         sections += [("TUNE", self.tune)] if self.tune is not None else []
+        sections += [("ZONE", self.zone)] if self.zone is not None else []
         sections += [("BIDX", index if self.index is None else self.index), ("BRIX", b"".join(self.codes))]
         return sections + self.more
 
@@ -131,7 +143,7 @@ class Coded(Coder):
 class Plain(Coder):
     """Codes no brick."""
 
-    def encode(self, levels: Array) -> list[bytes]:
+    def encode(self, levels: Array, origins: Sequence[Shape]) -> list[bytes]:
         """See `Coder`."""
         return [self._plain(brick) for brick in levels]
 
@@ -144,13 +156,17 @@ def parts(
     model: bytes = TINY,
     changes: Mapping[str, Array] | None = None,
     centres: Sequence[Centre] | None = None,
+    zones: tuple[Array, int] | None = None,
     order: Sequence[int] | None = None,
     counts: Shape = (1, 1, 1),
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     factors: Shape = (1, 1, 1),
     coder: type[Coder] = Coded,
 ) -> Parts:
-    """The parts of the file of a volume, in stored values (or in levels, with `levels` of a grid)."""
+    """The parts of the file of a volume, in stored values (or in levels, with `levels` of a grid).
+
+    zones   the set of each zone, and by how much the sets' last layers differ, at most.
+    """
     low, high = float(data.min()), float(data.max())
     levels = levels or Levels(int(high - low), 0, values=((int(low), 1, int(high - low) + 1),))
     if data.dtype.kind == "f":
@@ -158,14 +174,18 @@ def parts(
     base = load_context(model)
     base = base.centred(centres) if centres else base
     changed = base.changed({**base.weights, **changes}) if changes else base
+    shape = (data.shape[0], data.shape[1], data.shape[2])
+    if zones:
+        changed = changed.zoned(Zones(shape, zones[0]), some_sets(changed, *zones))
     z, y, x = (-(-n // k) for n, k in zip(data.shape, counts, strict=True))
     order = tuple(order if order is not None else schedule((z, y, x), spacing))
     coding = coder(order, Span(levels.greatest, 2 * levels.error + 1), changed, torch.device("cpu"))
     codes = [
-        coding.encode(levels.of(data[tuple(slice(a, b) for a, b in box)])[None])[0]
+        coding.encode(
+            levels.of(data[tuple(slice(a, b) for a, b in box)])[None], [(box[0][0], box[1][0], box[2][0])]
+        )[0]
         for box in boxes(data.shape, counts)
     ]
-    shape = (data.shape[0], data.shape[1], data.shape[2])
     dtype = data.dtype.str[1:]
     reference = ModelReference("context-vector", 1, hashlib.sha256(model).digest())
     latt = LatticeHeader(
@@ -175,7 +195,18 @@ def parts(
         shape=shape, dtype=dtype, range=(low, high), factors=factors, spacing=spacing, affine=AFFINE
     )
     tune = pack_changes(base, changed) if changes else None
-    return Parts(head, siren, latt, codes, model, tune, pack_centres(base) if centres else None)
+    pred, zone = pack_centres(base) if centres else None, pack_zones(changed) if zones else None
+    return Parts(head, siren, latt, codes, model, tune, pred, zone)
+
+
+def some_sets(model: ContextModel, sets: Array, most: int) -> dict[str, Array]:
+    """Random changes to the last layers, so many at most, of sets up to the greatest that a zone has."""
+    rng, layers = np.random.default_rng(60), {}
+    for name in ZONED:
+        last = model.weights[name]
+        change = rng.integers(-most, most + 1, (int(sets.max()) + 1, *last.shape))
+        layers[name] = np.clip(last + change, -2047, 2047).astype(np.int16)
+    return layers
 
 
 def picture(shape: Shape, dtype: str, seed: int = 0, *, share: float = 0.1, spikes: float = 0.0) -> Array:
@@ -219,6 +250,7 @@ def valid(siren: bytes) -> dict[str, bytes]:
         changes[name] = np.clip(base.weights[name] + change, -2047, 2047).astype(np.int16)
     put("tune", data, changes=changes)
     _predictors(put)
+    _zones(put)
     put("wide", picture((5, 6, 7), "u2", 11, share=1.9))
     put("escapes", picture((6, 7, 9), "i2", 12, share=0.001, spikes=0.1))
     clipped = picture((6, 7, 9), "i2", 14)
@@ -274,6 +306,21 @@ def _predictors(put: Callable[..., None]) -> None:
     put("pred-one-slice", picture((1, 12, 9), "i2", 37, share=0.01), centres=some_centres(37, 1000))
 
 
+def _zones(put: Callable[..., None]) -> None:
+    data = picture((9, 10, 11), "i2", 61, share=0.01)
+    sets = np.random.default_rng(62).integers(0, 5, (2, 3, 4)).astype(np.uint8)
+    put("zones", data, zones=(sets, 300), counts=(2, 2, 1))
+    last = {name: w // 2 for name, w in load_context(TINY).weights.items() if name.endswith(".last")}
+    put("zones-pred-tune", data, zones=(sets % 2, 50), centres=some_centres(63, 1000), changes=last)
+    low, high = int(data.min()), int(data.max())
+    levels = Levels(high - low, 3, values=((low, 1, high - low + 1),))
+    put("zones-error-3", data, zones=(sets, 100), levels=levels, spacing=(1.0, 3.0, 0.5))
+    every = (np.arange(5 * 6 * 7) % 16).astype(np.uint8).reshape(5, 6, 7)
+    put("zones-of-one-voxel", picture((5, 6, 7), "i2", 64, share=0.01), zones=(every, 20))
+    one = np.ones((1, 1, 1), np.uint8)
+    put("zones-one", picture((1, 12, 9), "i2", 65, share=0.01), zones=(one, 2000))
+
+
 def _floats(put: Callable[..., None]) -> None:
     data = picture((5, 6, 7), "f4", 40, share=0.01)
     put("f4", data, levels=Levels.of_floats(data, 0.5))
@@ -323,7 +370,7 @@ def _bad_records(add: Callable[..., None], good: Parts) -> None:
     sections = bare.sections()
     for name in ("LATT", "BIDX", "BRIX"):
         add(f"lattice-no-{name}", "missing-section", build([s for s in sections if s[0] != name]))
-    for name in ("PRED", "TUNE"):
+    for name in ("PRED", "TUNE", "ZONE"):
         add(f"lattice-{name.lower()}-alone", "missing-section", build([*sections[:2], (name, b"")]))
     latt("no-order", "missing-key", order=...)
     latt("field-unknown", "unknown-key", planes=1)
@@ -388,10 +435,12 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
         data: bytes,
         tune: bytes | None = None,
         pred: bytes | None = None,
+        zone: bytes | None = None,
         **limits: int,
     ) -> None:
         reference = {**good.latt["model"], "sha256": hashlib.sha256(data).digest()}
-        changed = replace(good, model=data, latt={**good.latt, "model": reference}, tune=tune, pred=pred)
+        latt = {**good.latt, "model": reference}
+        changed = replace(good, model=data, latt=latt, tune=tune, pred=pred, zone=zone)
         add(f"lattice-{name}", code, changed.file(), **limits)
 
     weights = {key: w.astype(np.float16) for key, w in random_weights(1).items()}
@@ -423,9 +472,14 @@ def _bad_models(add: Callable[..., None], good: Parts, light: bytes) -> None:
 
     base = load_context(TINY)
     _bad_centres(model, base)
+    _bad_zones(model, base)
     centres = some_centres(40, 1000)
     file = parts(picture((6, 7, 9), "i2", 12, share=0.01), good.siren, centres=centres).file()
     add("lattice-pred-work", "too-much-work", file, max_work=6 * 7 * 9 * base.centred(centres).work - 1)
+    sets = np.array([[[0, 1]]], np.uint8)
+    work = 6 * 7 * 9 * base.zoned(Zones((6, 7, 9), sets), some_sets(base, sets, 20)).work
+    file = parts(picture((6, 7, 9), "i2", 12, share=0.01), good.siren, zones=(sets, 20)).file()
+    add("lattice-zone-work", "too-much-work", file, max_work=work - 1)
     same = pack_changes(base, base)
     model("tune-empty", "network-truncated", TINY, b"")
     model("tune-short", "network-truncated", TINY, same[:143])
@@ -472,6 +526,37 @@ def _bad_centres(model: Callable[..., None], base: ContextModel) -> None:
     sums = random_weights(39)
     sums["x.3.last"][0] = 412
     pred("weights-sum", "out-of-range", _four_times(good), model_file(sums))
+
+
+def _bad_zones(model: Callable[..., None], base: ContextModel) -> None:
+    def zone(name: str, code: str, data: bytes) -> None:
+        model(f"zone-{name}", code, TINY, zone=data)
+
+    def packed(key: str, values: int) -> bytes:
+        """The section of one zone and two sets, of which the second has one layer of these values."""
+        layers = {name: np.stack([base.weights[name]] * 2).astype(np.int64) for name in ZONED}
+        layers[key][1] = values
+        changed = base.changed(base.weights)
+        changed.zones, changed.sets = Zones((6, 7, 9), np.zeros((1, 1, 1), np.uint8)), layers
+        return pack_zones(changed)
+
+    sets = (np.arange(8) % 2).astype(np.uint8).reshape(2, 2, 2)
+    good = pack_zones(base.zoned(Zones((6, 7, 9), sets), some_sets(base, sets, 20)))
+    zone("empty", "network-truncated", b"")
+    zone("counts-cut", "network-truncated", good[:3])
+    zone("sets-cut", "network-truncated", good[:11])
+    zone("kinds-cut", "network-truncated", good[:59])
+    zone("one-set", "out-of-range", b"\1" + good[1:])
+    zone("sets-17", "out-of-range", b"\x11" + good[1:])
+    zone("no-zone", "out-of-range", good[:2] + b"\0" + good[3:])
+    zone("more-than-voxels", "out-of-range", good[:1] + b"\7" + good[2:])
+    zone("set-unknown", "out-of-range", good[:4] + b"\2" + good[5:])
+    zone("family", "out-of-range", good[:12] + b"\2" + good[13:])
+    zone("level", "out-of-range", good[:13] + bytes([93]) + good[14:])
+    zone("cut", "rans-truncated", good[:62])
+    zone("appended", "rans-bad-end", good + b"\0\0")
+    zone("weight-2048", "out-of-range", packed("z.0.last", 2048))
+    zone("weights-sum", "out-of-range", packed("x.3.last", 1632))
 
 
 def _four_times(pred: bytes) -> bytes:

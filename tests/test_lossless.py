@@ -18,7 +18,7 @@ from inrformat.coding.lattice import GREATEST
 from inrformat.coding.levels import Levels
 from inrformat.container.headers import LatticeHeader
 from inrformat.container.layout import Reader, build
-from inrformat.fit import tuning
+from inrformat.fit import tuning, zones
 from inrformat.models import registry
 from inrformat.models.context import NETWORKS
 from inrformat.models.integers import LARGEST_WEIGHT, _Bytes, _Floats
@@ -161,13 +161,67 @@ def test_linear_predictors_where_neighbours_say_more(bound, monkeypatch):
     file = inrformat.encode(data, **bound)
     assert sum(body_of(file, "PRED")[:64:4]) >= 2
     assert np.abs(inrformat.decode(file).data.astype(int) - data).max() == bound.get("max_error", 0)
-    monkeypatch.setattr(tuning, "_predictors", lambda _: {})
+    monkeypatch.setattr(tuning, "_predictors", lambda *_: {})
     without = inrformat.encode(data, **bound)
     assert not any(body_of(without, "PRED")[:64:4])
     assert len(file) < 0.98 * len(without)
     whole = inrformat.decode(file).data
     monkeypatch.setattr(bricks, "PART", 777)
     assert np.array_equal(inrformat.open(file)[3:9, 40:50, 7:80], whole[3:9, 40:50, 7:80])
+
+
+def patchy(shape: lattice.Shape) -> np.ndarray:
+    """Noise that is coarse along y in one half and along x in the other, as wide in both."""
+    noise = np.random.default_rng(4).normal(0, 1, shape)
+    half = shape[2] // 2
+    along_y, along_x = (noise + np.roll(noise, 1, axis) + np.roll(noise, 2, axis) for axis in (1, 2))
+    return np.rint(np.where(np.arange(shape[2]) < half, along_y, along_x) * 30 + 500).astype(np.int16)
+
+
+def test_zones_where_noise_is_not_the_same_everywhere(monkeypatch):
+    data = patchy((16, 160, 192))
+    monkeypatch.setattr(importlib.import_module("inrformat.encode"), "TUNED_VOXELS", 1000)
+    for name, value in (("PIECES", 8), ("STEPS", 60)):
+        monkeypatch.setattr(tuning, name, value)
+    for name, value in (("ZONE", (16, 80, 48)), ("SETS", (2, 2)), ("STEPS", 80), ("ROUND_STEPS", 60)):
+        monkeypatch.setattr(zones, name, value)
+    file = inrformat.encode(data, lossless=True)
+    section = body_of(file, "ZONE")
+    assert section[:4] == bytes([2, 1, 2, 4])
+    left, right = {section[i] for i in (4, 5, 8, 9)}, {section[i] for i in (6, 7, 10, 11)}
+    assert len(left) == len(right) == 1 and left != right
+    assert np.array_equal(inrformat.decode(file).data, data)
+    monkeypatch.setattr(bricks, "PART", 777)
+    assert np.array_equal(inrformat.open(file)[3:9, 40:50, 7:80].data, data[3:9, 40:50, 7:80])
+    monkeypatch.setattr(zones, "fit", lambda before, model, *_: model)
+    assert len(file) < len(inrformat.encode(data, lossless=True))
+
+
+def test_zones_that_do_not_pay_are_not_stored(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("inrformat.encode"), "TUNED_VOXELS", 1000)
+    for name, value in (("PIECES", 4), ("STEPS", 30)):
+        monkeypatch.setattr(tuning, name, value)
+    for name, value in (("ZONE", (16, 32, 32)), ("SETS", (4, 4)), ("STEPS", 30), ("ROUND_STEPS", 10)):
+        monkeypatch.setattr(zones, name, value)
+    noise = np.random.default_rng(5).normal(500, 9, (16, 96, 96)).astype(np.int16)
+    file = inrformat.encode(noise, lossless=True)
+    with Reader(file) as reader:
+        assert reader.has("TUNE") and not reader.has("ZONE")
+
+
+def test_a_volume_of_any_size_has_zones_enough_and_not_too_many():
+    for shape in (
+        (1, 1, 1),
+        (274, 512, 512),
+        (140, 512, 513),
+        (4000, 16, 16),
+        (2048, 2048, 2048),
+        (1, 65536, 1),
+    ):
+        boxes = zones.cut(shape)
+        assert 1 <= len(boxes) <= zones.MOST
+        assert sum(int(np.prod([b - a for a, b in box], dtype=np.int64)) for box in boxes) == np.prod(shape)
+    assert len(zones.cut((274, 512, 512))) == 9 * 4 * 4
 
 
 def test_info_of_a_lossless_and_of_a_bounded_file(scan):

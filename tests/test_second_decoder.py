@@ -31,8 +31,9 @@ import inrformat.fit.tuning
 from inrformat import fit
 from inrformat.coding import bricks, latents
 from inrformat.coding.lattice import taps
+from inrformat.coding.zones import Zones
 from inrformat.models import registry
-from inrformat.models.context import LAYERS, NETWORKS, Centre
+from inrformat.models.context import LAYERS, NETWORKS, ZONED, Centre
 
 SPEC = Path(__file__).parents[1] / "spec"
 PROGRAM = SPEC / "decoder" / "inrv_decoder.py"
@@ -288,13 +289,13 @@ def test_fresh_file_of_sparse_values(kind: str) -> None:
 def test_fresh_file_of_several_bricks_with_layers_of_its_own(
     how: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PRED, TUNE, an embedded model, several bricks with several lanes."""
+    """PRED, TUNE, ZONE, an embedded model, several bricks with several lanes."""
     monkeypatch.setattr(importlib.import_module("inrformat.encode"), "TUNED_VOXELS", 1000)
     monkeypatch.setattr(bricks, "BRICK", (16, 48, 40))
     rng = np.random.default_rng(3)
 
-    def tune(model: Any, *_: Any) -> Any:
-        """Linear predictors, and changes of all sizes, in the place of training."""
+    def tune(model: Any, volume: Any, *_: Any) -> Any:
+        """Linear predictors, and changes of all sizes, in zones too, in the place of training."""
         model = model.centred(
             [
                 Centre(n % 4, tuple(rng.integers(-400, 500, len(taps(kind))).tolist()) if n % 2 else None)
@@ -305,10 +306,13 @@ def test_fresh_file_of_several_bricks_with_layers_of_its_own(
         changes = {
             key: rng.integers(-30, 31, w.shape) * (rng.random(w.shape) < 0.3) for key, w in last.items()
         }
-        return model.changed(
+        model = model.changed(
             model.weights
             | {key: np.clip(w + changes[key], -2047, 2047).astype("i2") for key, w in last.items()}
         )
+        own = {key: model.weights[key] + rng.integers(-20, 21, (5, *last[key].shape)) for key in ZONED}
+        sets = {key: np.clip(w, -2047, 2047).astype("i2") for key, w in own.items()}
+        return model.zoned(Zones(volume.shape, rng.integers(0, 5, (3, 4, 2)).astype("u1")), sets)
 
     monkeypatch.setattr(fit.tuning, "tune", tune)
     array = smooth(rng, "u2", (35, 60, 50))
@@ -630,7 +634,9 @@ def changed_brick_file(rng: np.random.Generator) -> bytes:
     data = (VECTORS / "valid" / f"{rng.choice(names)}.inrv").read_bytes()
     sections = second.read_container(data, "HEAD", second.Limits())
     name = str(
-        rng.choice([n for n in ("LATT", "PRED", "TUNE", "BIDX", "BRIX", "BRIX", "BRIX") if n in sections])
+        rng.choice(
+            [n for n in ("LATT", "PRED", "TUNE", "ZONE", "BIDX", "BRIX", "BRIX", "BRIX") if n in sections]
+        )
     )
     content = bytearray(sections[name])
     at = int(rng.integers(len(content)))

@@ -23,6 +23,7 @@ import torch
 from . import lanes
 from .lattice import Context, Lattice, Prediction, Shape, Span, Split, order_of_classes, roots
 from .residuals import Code, Residuals, Source
+from .zones import Choice, Zones
 
 RAW, CONSTANT, CODED = 0, 1, 2
 PART = 1 << 14
@@ -42,8 +43,12 @@ class Model(Protocol):
     def taps(self, split: Split, kind: int) -> Sequence[int] | None:
         """The weights of the class's linear predictor, where it has one."""
 
-    def predict(self, context: Context, split: Split, kind: int, span: Span) -> Prediction:
-        """The distributions of the points of a context."""
+    zones: Zones | None
+
+    def predict(
+        self, context: Context, split: Split, kind: int, span: Span, choice: Choice | None = None
+    ) -> Prediction:
+        """The distributions of the points of a context, in their zones' sets."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +65,16 @@ class Coder:
     model: Model
     device: torch.device
 
-    def encode(self, levels: Levels) -> list[bytes]:
-        """The codes of bricks of one shape (bricks, z, y, x)."""
+    def encode(self, levels: Levels, origins: Sequence[Shape]) -> list[bytes]:
+        """The codes of bricks of one shape (bricks, z, y, x), which begin there in the volume."""
         truth = torch.from_numpy(levels.astype(np.float32)).to(self.device)
         known = torch.zeros_like(truth)
         coarse = roots(known, self.order)
         coarse.copy_(roots(truth, self.order))
-        residuals = Residuals(self.span.step)
+        residuals, begins = Residuals(self.span.step), torch.tensor(origins, device=self.device)
         for lattice, kind in order_of_classes(known, self.order):
             true = Lattice.points(truth, lattice.split, kind).long()
-            values = residuals.push(true.flatten(1), self._predict(lattice, kind))
+            values = residuals.push(true.flatten(1), self._predict(lattice, kind, begins))
             lattice.set(kind, values.clamp_(0, self.span.greatest).view_as(true).float())
         codes = residuals.codes(_u16(coarse), lanes.lanes_for(known[0].numel()))
         codes = [bytes([CODED]) + code for code in codes]
@@ -86,8 +91,13 @@ class Coder:
     def _raw_type(self) -> str:
         return "u1" if self.span.greatest < 256 else "<u2"
 
-    def decode(self, codes: Sequence[bytes], shape: Shape) -> tuple[Levels, list[int]]:
-        """The levels (bricks, z, y, x) of bricks of one shape, and which of the codes are wrong."""
+    def decode(
+        self, codes: Sequence[bytes], shape: Shape, origins: Sequence[Shape]
+    ) -> tuple[Levels, list[int]]:
+        """The levels (bricks, z, y, x) of bricks of one shape, and which of the codes are wrong.
+
+        origins   where in the volume each brick begins.
+        """
         levels = np.zeros((len(codes), *shape), np.uint16)
         wrong, coded = [], []
         for i, code in enumerate(codes):
@@ -100,7 +110,8 @@ class Coder:
         good = [(i, parts) for i, parts in parsed if parts is not None]
         if good:
             numbers = [i for i, _ in good]
-            levels[numbers], damaged = self._decode([parts for _, parts in good], shape)
+            begins = torch.tensor([origins[i] for i in numbers], device=self.device)
+            levels[numbers], damaged = self._decode([parts for _, parts in good], shape, begins)
             wrong += [numbers[i] for i in damaged]
         return levels, sorted(wrong)
 
@@ -122,26 +133,30 @@ class Coder:
         count = lanes.lanes_for(voxels) if voxels > coarse else 0
         return Code.parse(code, coarse, voxels - coarse, count, self.span.greatest)
 
-    def _decode(self, codes: list[Code], shape: Shape) -> tuple[Levels, list[int]]:
+    def _decode(self, codes: list[Code], shape: Shape, origins: torch.Tensor) -> tuple[Levels, list[int]]:
         known = torch.zeros(len(codes), *shape, dtype=torch.float32, device=self.device)
         coarse = roots(known, self.order)
         coarse.copy_(torch.from_numpy(np.stack([c.roots for c in codes]).astype(np.float32)).view_as(coarse))
         source = Source(codes, self.span.step, self.device)
         for lattice, kind in order_of_classes(known, self.order):
-            values = source.take(self._predict(lattice, kind)).clamp_(0, self.span.greatest)
+            values = source.take(self._predict(lattice, kind, origins)).clamp_(0, self.span.greatest)
             lattice.set(kind, values.view(len(codes), *lattice.class_shape(kind)).float())
         return known.cpu().numpy().astype(np.uint16), source.wrong()
 
-    def _predict(self, lattice: Lattice, kind: int) -> Prediction:
+    def _predict(self, lattice: Lattice, kind: int, origins: torch.Tensor) -> Prediction:
         """The predictions of a whole class, (bricks, n) each."""
-        bricks, n = len(lattice.values), int(np.prod(lattice.class_shape(kind)))
+        zones, split, shape = self.model.zones, lattice.split, lattice.class_shape(kind)
+        bricks, n = len(lattice.values), int(np.prod(shape))
         result = Prediction(
             *(torch.empty(bricks, n, dtype=torch.int64, device=self.device) for _ in range(3))
         )
-        width = n // lattice.class_shape(kind)[0]
+        width = n // shape[0]
         for part in lattice.parts(kind, PART if self.device.type == "cpu" else PART_GPU):
-            context = Context.of(lattice, kind, part, self.span, self.model.taps(lattice.split, kind))
-            prediction = self.model.predict(context, lattice.split, kind, self.span)
+            context = Context.of(lattice, kind, part, self.span, self.model.taps(split, kind))
+            choice = None
+            if zones is not None and split.fine:
+                choice = zones.of(split, kind, part, shape, origins)
+            prediction = self.model.predict(context, split, kind, self.span, choice)
             at = part[0], slice(part[1].start * width, part[1].stop * width)
             for name in ("centre", "table", "bits"):
                 place = getattr(result, name)[at]

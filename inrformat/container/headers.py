@@ -24,7 +24,7 @@ from .limits import DEFAULT_LIMITS, Limits
 
 VOLUME_CRITICAL = (
     *("HEAD", "SIRN", "SRMD", "SRTU", "LATN", "LATD", "LATM"),
-    *("LATT", "CTXM", "PRED", "TUNE", "BIDX", "BRIX"),
+    *("LATT", "CTXM", "PRED", "TUNE", "ZONE", "BIDX", "BRIX"),
 )
 """Critical sections of a volume that this chapter of the specification knows."""
 MODEL_CRITICAL = ("MODL", "TENS")

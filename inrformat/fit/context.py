@@ -277,12 +277,14 @@ def rounded(layer: Tensor) -> npt.NDArray[np.int16]:
 class Look:
     """A class of a piece that is being coded: what its points are predicted from, and what they are.
 
+    part     the points that are looked at: all of the class, or some rows of it.
     values   (n) float32 levels; those of the original, which a bound's residuals come near to.
     keep     which of the n points to learn from.
     """
 
     lattice: Lattice
     kind: int
+    part: Part
     context: Context
     values: Tensor
     keep: Tensor
@@ -294,9 +296,9 @@ class Look:
         return network_of(self.lattice.split, self.kind)
 
     @property
-    def part(self) -> Part:
-        """The whole class."""
-        return slice(0, 1), slice(0, self.lattice.class_shape(self.kind)[0])
+    def points(self) -> int:
+        """How many the class has."""
+        return math.prod(self.lattice.class_shape(self.kind))
 
     def taps(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of the points to learn from: (taps, n) and levels (n) less the centre; the spread's inverse."""
@@ -329,21 +331,27 @@ def observe(
     rng: np.random.Generator,
     kept: int = KEPT,
 ) -> Iterator[Look]:
-    """Code a piece (z, y, x) of levels, class by class; `kept` points of each are to learn from."""
+    """Code a piece (z, y, x) of levels, class by class; `kept` points of each are to learn from.
+
+    Where what is decoded does not depend on the model, only some rows of a class are looked at.
+    """
     truth = torch.from_numpy(piece)[None]
     known = torch.zeros_like(truth)
     lattice.roots(known, order).copy_(lattice.roots(truth, order))
     for decoded, kind in lattice.order_of_classes(known, order):
         split, shape = decoded.split, decoded.class_shape(kind)
-        true = Lattice.points(truth, split, kind)[0].reshape(-1)
-        part = (slice(0, 1), slice(0, shape[0]))
+        true = Lattice.points(truth, split, kind)
+        rows = shape[0] if span.step > 1 else min(shape[0], -(-kept // (shape[1] * shape[2])))
+        first = int(rng.integers(0, shape[0] - rows + 1))
+        part = (slice(0, 1), slice(first, first + rows))
+        values = true[0, part[1]].reshape(-1)
         context = Context.of(decoded, kind, part, span, model.taps(split, kind))
-        keep = torch.from_numpy(rng.permutation(len(true))[:kept])
-        look = Look(decoded, kind, context, true, keep, span)
+        keep = torch.from_numpy(rng.permutation(len(values))[:kept])
+        look = Look(decoded, kind, part, context, values, keep, span)
         yield look
         if span.step > 1:  # the decoder will know what the model makes of it
             centre = look.predicted(model)
-            true = centre + torch.round((true - centre) / span.step) * span.step
+            true = centre + torch.round((values - centre) / span.step) * span.step
         decoded.set(kind, true.clamp(0, span.greatest).view(1, *shape).float())
 
 

@@ -1,4 +1,4 @@
-"""A context model fitted to one volume: its linear predictors and its own weights (sections PRED and TUNE).
+"""A context model fitted to one volume: linear predictors and weights of its own (sections PRED, TUNE, ZONE).
 
 Pieces of the volume are coded by the model as a brick would be. Where a linear prediction from many
 neighbours comes closer than a network does, as in what a smooth kernel or an interpolation made, the network
@@ -18,18 +18,21 @@ import torch
 from torch import Tensor
 
 from ..coding import integers, lattice
-from ..coding.lattice import Shape, Span
+from ..coding.bricks import Box
+from ..coding.lattice import Span
 from ..coding.levels import Levels
 from ..models.context import NETWORKS, Centre, ContextModel
 from ..models.integers import EXACT, LARGEST_WEIGHT, PARTS, SCALE, Network
 from ..parallel import map_on_cores
 from ..volume import Volume
+from . import zones
 from .context import BATCH, PIECE, Look, Seen, bits, observe, outputs_of
+from .zones import Found, read_by_last
 
 PIECES, STEPS = 40, 300
-"""Pieces of a volume that its own weights are fitted to, and the steps of each fit."""
-KEPT = 8192
-"""Points of a class that are kept of each piece, at most."""
+"""Pieces of a volume that its own weights are fitted to, at least, and the steps of each fit."""
+KEPT, POINTS = 8192, 1 << 19
+"""Points of a class that are kept of each piece, and of all of them, at most."""
 LAST_RATE, RATES = 4e-3, (2e-3, 5e-3)
 """Learning rates: of a last layer alone, and of the last (Adam) and the hidden layers (Muon) together."""
 CHECKED = 0.2
@@ -40,6 +43,9 @@ FINE = 3
 """Centres are fitted in units of 1 / (512 2^3): where noise is small, 1 / 512 is too coarse for them."""
 PREDICTED_PIECES = 12
 """Pieces that linear predictors are fitted to."""
+CLOSER = 0.7
+"""Without effort, a linear predictor is tried where its error (root mean square) is at most so much of what
+the mean of the nearest neighbours has: where it pays, it is about half."""
 RIDGE = 1e-6
 """Of the mean square of what a predictor weighs: keeps weights small where neighbours say the same."""
 
@@ -54,16 +60,21 @@ def tune(model: ContextModel, volume: Volume, levels: Levels, seed: int, effort:
     """
     rng = np.random.default_rng(seed)
     span = Span(levels.greatest, 2 * levels.error + 1)
-    places = [_place(volume.shape, rng) for _ in range(PIECES * (1 + min(effort // 2, 1)))]
-    seeds = rng.integers(0, 2**32, len(places))
+    boxes = zones.cut(volume.shape)
+    more = 1 + min(effort // 2, 1)
+    each = more * -(-PIECES // len(boxes))
+    places = [_place(box, rng) for box in boxes for _ in range(each)]
+    seeds, kept = rng.integers(0, 2**32, len(places)), min(KEPT, more * POINTS // len(places))
 
     def look(number: int) -> Looks:
         piece = levels.of(volume.data[places[number]]).astype(np.float32)
         order = lattice.schedule((piece.shape[0], piece.shape[1], piece.shape[2]), volume.spacing)
-        return observe(model, piece, order, span, np.random.default_rng(seeds[number]), KEPT)
+        return observe(model, piece, order, span, np.random.default_rng(seeds[number]), kept)
 
-    taps = _predictors(map_on_cores(lambda number: _normal(look(number)), range(PREDICTED_PIECES)))
-    found = map_on_cores(lambda number: _seen(look(number), taps), range(len(places)))
+    predicted = rng.permutation(len(places))[:PREDICTED_PIECES].tolist()
+    sums = map_on_cores(lambda number: _normal(look(number)), predicted)
+    taps = _predictors(sums, 1.0 if effort else CLOSER)
+    found = map_on_cores(lambda number: _seen(model, look(number), taps), range(len(places)))
     share = volume.data.size / sum(math.prod(volume.data[place].shape) for place in places)
 
     def refit(which: int) -> _Fitted:
@@ -76,12 +87,14 @@ def tune(model: ContextModel, volume: Volume, levels: Levels, seed: int, effort:
     for (where, kind), fit in zip(NETWORKS, fits, strict=True):
         layers = {name: layer.to(torch.int16).numpy() for name, layer in fit.layers.items()}
         weights |= {f"{where}.{kind}.{name}": layer for name, layer in layers.items()}
-    return tuned.changed(weights)
+    of_zones = [(number // each, seen) for number, seen in enumerate(found)]
+    return zones.fit(model, tuned.changed(weights), volume.shape, of_zones, share, seed, effort)
 
 
-def _place(shape: Shape, rng: np.random.Generator) -> tuple[slice, slice, slice]:
-    size = [min(n, s) for n, s in zip(shape, PIECE, strict=True)]
-    z, y, x = (int(rng.integers(0, n - s + 1)) for n, s in zip(shape, size, strict=True))
+def _place(box: Box, rng: np.random.Generator) -> tuple[slice, slice, slice]:
+    """A piece of a box."""
+    size = [min(b - a, s) for (a, b), s in zip(box, PIECE, strict=True)]
+    z, y, x = (int(rng.integers(a, b - s + 1)) for (a, b), s in zip(box, size, strict=True))
     return slice(z, z + size[0]), slice(y, y + size[1]), slice(x, x + size[2])
 
 
@@ -89,7 +102,7 @@ def _place(shape: Shape, rng: np.random.Generator) -> tuple[slice, slice, slice]
 
 
 def _normal(looks: Looks) -> dict[int, npt.NDArray[np.float64]]:
-    """By network: the normal equations of its linear predictor (taps + 1, taps), the last row is the moment.
+    """By network: products (taps + 1, taps + 1) of its linear predictor's taps, and of what came, the last.
 
     Each point weighs as the inverse of the spread about it. At coarse strides one network sees many lattices,
     and gets no predictor.
@@ -99,36 +112,37 @@ def _normal(looks: Looks) -> dict[int, npt.NDArray[np.float64]]:
         if NETWORKS[at.network][0] != "coarse":
             neighbours, target, weight = at.taps()
             rows = torch.cat([neighbours, target[None]]) * weight
-            sums[at.network] = (rows @ rows[:-1].T).double().numpy()
+            sums[at.network] = (rows @ rows.T).double().numpy()
     return sums
 
 
-def _predictors(pieces: Sequence[dict[int, npt.NDArray[np.float64]]]) -> dict[int, tuple[int, ...]]:
-    """By network: the weights of its taps, in units of 2^-12."""
+def _predictors(
+    pieces: Sequence[dict[int, npt.NDArray[np.float64]]], closer: float
+) -> dict[int, tuple[int, ...]]:
+    """By network: the weights of its taps, in units of 2^-12, where they come so much closer."""
     result = {}
     for which in {which for sums in pieces for which in sums}:
         total = np.sum([sums[which] for sums in pieces if which in sums], axis=0)
-        gram, moment = total[:-1], total[-1]
+        gram, moment, before = total[:-1, :-1], total[-1, :-1], total[-1, -1]
         ridge = RIDGE * float(np.trace(gram)) / len(gram) + 1e-9
         weights = np.linalg.solve(gram + ridge * np.eye(len(gram)), moment)
-        whole = np.rint(weights * 2**lattice.TAP_FRACTION).clip(-lattice.LARGEST_TAP, lattice.LARGEST_TAP)
-        result[which] = tuple(whole.astype(int).tolist())
+        after = before - 2 * weights @ moment + weights @ gram @ weights
+        if after < closer**2 * before:
+            whole = np.rint(weights * 2**lattice.TAP_FRACTION).clip(-lattice.LARGEST_TAP, lattice.LARGEST_TAP)
+            result[which] = tuple(whole.astype(int).tolist())
     return result
 
 
-_Found = tuple[Seen, Tensor, int]
-"""What a network saw, what its linear predictor adds to the centre there in levels, of how many points."""
-
-
-def _seen(looks: Looks, taps: Mapping[int, tuple[int, ...]]) -> dict[int, _Found]:
-    """By network: what it saw of a piece."""
-    result: dict[int, _Found] = {}
+def _seen(model: ContextModel, looks: Looks, taps: Mapping[int, tuple[int, ...]]) -> dict[int, Found]:
+    """By network: what it saw of a piece; its features are preceded by what it makes of them."""
+    result: dict[int, Found] = {}
     for at in looks:
         linear = torch.zeros(len(at.keep))
         if at.network in taps:
             linear = at.linear(taps[at.network])
         seen = Seen.of(at.context, at.context.features, at.values, at.span.step, at.keep)
-        count = len(at.values)
+        seen = Seen(read_by_last(model.networks[at.network], seen.features), seen.targets)
+        count = at.points
         if at.network in result:  # a network of the coarse lattices has many classes of a piece
             before, added, points = result[at.network]
             seen, linear, count = Seen.joined([before, seen]), torch.cat([added, linear]), points + count
@@ -238,7 +252,7 @@ def _step(name: str) -> int:
 def _refit(
     network: Network,
     taps: tuple[int, ...] | None,
-    found: Sequence[_Found],
+    found: Sequence[Found],
     share: float,
     seed: int,
     effort: int,
@@ -249,10 +263,8 @@ def _refit(
     seen = Seen.joined([seen for seen, _, _ in found])
     linear = torch.cat([added for _, added, _ in found])
     order = torch.randperm(len(linear), generator=torch.Generator().manual_seed(seed))
-    features, targets = seen.features[order], seen.targets[order]
-    hidden = torch.cat(
-        [network.before_last(x.T.contiguous()).T.to(torch.int8) for x in torch.split(features, BATCH)]
-    )
+    hidden, targets = seen.features[order], seen.targets[order]
+    features = hidden[:, len(network.second) :]
     points, fine = share * sum(count for _, _, count in found), _finest(network.last[0])
     problems = [_Problem(network, Centre(fine), Seen(features, targets), hidden, points)]
     if taps is not None:

@@ -9,7 +9,9 @@ matrix products are exact, in any order, on every machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import ClassVar, Self
 
 import numpy as np
@@ -26,21 +28,28 @@ from ..coding.lattice import (
     RECIPROCAL,
     Context,
     Prediction,
+    Shape,
     Span,
     Split,
     inputs,
     octaves,
 )
 from ..coding.mixtures import TAILS, tables_of
+from ..coding.zones import Choice, Zones
 from ..container.codes import fail
-from .integers import LARGEST_WEIGHT, PARTS, IntegerModel, Weights
+from .integers import LARGEST_WEIGHT, OUTPUTS, PARTS, IntegerModel, Network, Weights
 
 NETWORKS = tuple((where, kind) for where in ("z", "y", "x", "coarse") for kind in range(len(CLASSES)))
 
 LAYERS = tuple(f"{where}.{kind}.{part}" for where, kind in NETWORKS for part in PARTS)
 """The tensors of a model, in the order in which TUNE changes them."""
+ZONED = tuple(f"{where}.{kind}.last" for where, kind in NETWORKS if where != "coarse")
+"""The layers that zones may have of their own."""
 MOST_SHIFT = 8
 MOST_FINE = 4
+MOST_SETS = 16
+MOST_ZONES = 255
+"""Of an axis."""
 
 
 def network_of(split: Split, kind: int) -> int:
@@ -64,26 +73,66 @@ class ContextModel(IntegerModel):
     """The networks of a context model, on a device; tensors "where.kind.layer", for each of `NETWORKS`.
 
     centres   of each network, in the volume that the model is used for.
+    zones     which set of last layers each part of that volume has, where there are several.
+    sets      those layers, int16 (sets, 3, inputs) for each of `ZONED`, in the place of the model's.
     """
 
     kind = "context"
     networks_of: ClassVar = {f"{where}.{kind}": inputs(kind) for where, kind in NETWORKS}
     centres: tuple[Centre, ...] = (Centre(),) * len(NETWORKS)
+    zones: Zones | None = None
+    sets: Weights = MappingProxyType({})
 
     def taps(self, split: Split, kind: int) -> Sequence[int] | None:
         """The weights of the linear predictor of a class of a split, where it has one."""
         return self.centres[network_of(split, kind)].taps
 
-    def predict(self, context: Context, split: Split, kind: int, span: Span) -> Prediction:
-        """The distributions of the points of a context (spec, "From outputs to distributions")."""
+    def predict(
+        self, context: Context, split: Split, kind: int, span: Span, choice: Choice | None = None
+    ) -> Prediction:
+        """The distributions of the points of a context (spec, "From outputs to distributions").
+
+        choice   which of the sets of last layers each point has, where there are several.
+        """
         which = network_of(split, kind)
-        outputs = self.networks[which].outputs(context.features)
+        if choice is None:
+            outputs = self.networks[which].outputs(context.features)
+        else:
+            network, count = self._of_sets(which, choice.sets), len(choice.sets)
+            outputs = network.outputs(context.features)
+            if count > 1:
+                own = choice.index.expand(1, OUTPUTS, -1)
+                outputs = outputs.view(count, OUTPUTS, -1).gather(0, own)[0]
         return prediction(context, outputs, self.centres[which].fine, span)
+
+    def _of_sets(self, which: int, sets: tuple[int, ...]) -> Network:
+        """One of the networks with the last layers of some sets, one below the other."""
+        network = self._stacked.get((which, sets))
+        if network is None:
+            before = self.networks[which]
+            last = np.concatenate([self.sets[ZONED[which]][number] for number in sets])
+            network = replace(before, last=torch.from_numpy(last.astype(np.float32)).to(before.last))
+            self._stacked[which, sets] = network
+        return network
+
+    @cached_property
+    def _stacked(self) -> dict[tuple[int, tuple[int, ...]], Network]:
+        """What `_of_sets` has made: few combinations of sets lie side by side."""
+        return {}
 
     @property
     def work(self) -> int:
         """Multiply-adds for a point, at most."""
-        return super().work + max(len(centre.taps or ()) for centre in self.centres)
+        sets = max((layers.size - layers[0].size for layers in self.sets.values()), default=0)
+        return super().work + sets + max(len(centre.taps or ()) for centre in self.centres)
+
+    def zoned(self, zones: Zones, sets: Weights) -> Self:
+        """The same model with sets of last layers for the zones of a volume; FormatError."""
+        for number in range(len(next(iter(sets.values())))):
+            self.check({**self.weights, **{name: layers[number] for name, layers in sets.items()}}, "ZONE")
+        model = self.changed(self.weights)
+        model.zones, model.sets = zones, sets
+        return model
 
     def centred(self, centres: Sequence[Centre]) -> Self:
         """The model as a volume with these centres begins with it: those it had are not kept."""
@@ -101,7 +150,7 @@ class ContextModel(IntegerModel):
 
     def _like(self, weights: Weights, device: torch.device | str) -> Self:
         model = super()._like(weights, device)
-        model.centres = self.centres
+        model.centres, model.zones, model.sets = self.centres, self.zones, self.sets
         return model
 
 
@@ -209,3 +258,47 @@ def _kinds_of_weights(
     sizes = [model.weights[name].size for name in LAYERS]
     families, levels = np.repeat(kinds[:, :2].astype(np.int64), sizes, axis=0).T
     return families, levels
+
+
+def pack_zones(model: ContextModel) -> bytes:
+    """The section ZONE: the zones of a model, and what is added to its last layers in each set."""
+    assert model.zones is not None
+    sets = model.zones.sets
+    count = len(model.sets[ZONED[0]])
+    changes = [
+        (model.sets[name][number].astype(np.int64) - model.weights[name]).ravel()
+        for number in range(count)
+        for name in ZONED
+    ]
+    kinds = np.array([integers.best_level(change) for change in changes], np.uint8)
+    families, levels = np.repeat(kinds.astype(np.int64), [len(change) for change in changes], axis=0).T
+    head = bytes([count, *sets.shape]) + sets.tobytes() + kinds.tobytes()
+    return head + integers.encode(np.concatenate(changes), levels, families)
+
+
+def apply_zones(model: ContextModel, data: bytes, shape: Shape) -> ContextModel:
+    """The model with the zones of a section ZONE, of a volume of that shape; FormatError."""
+    if len(data) < 4:
+        raise fail("network-truncated", "the section ends before its counts do", section="ZONE")
+    count, *axes = data[:4]
+    if not 2 <= count <= MOST_SETS or not all(1 <= k <= n for k, n in zip(axes, shape, strict=True)):
+        raise fail("out-of-range", "the section has no such number of sets or of zones", section="ZONE")
+    first = 4 + int(np.prod(axes))
+    end = first + 2 * count * len(ZONED)
+    if len(data) < end:
+        raise fail("network-truncated", "the section ends before its kinds do", section="ZONE")
+    sets = np.frombuffer(data, np.uint8, first - 4, 4).reshape(axes)
+    kinds = np.frombuffer(data, np.uint8, end - first, first).reshape(-1, 2)
+    if sets.max() >= count or (kinds >= [len(FAMILIES), integers.LEVELS]).any():
+        raise fail("out-of-range", "a zone or a layer has an unknown set, family or level", section="ZONE")
+    before = [model.weights[name].astype(np.int64) for name in ZONED]
+    sizes = [layer.size for layer in before] * count
+    families, levels = np.repeat(kinds.astype(np.int64), sizes, axis=0).T
+    values = np.split(integers.decode(data[end:], levels, families, "ZONE"), np.cumsum(sizes)[:-1])
+    layers = {}
+    for number, (name, layer) in enumerate(zip(ZONED, before, strict=True)):
+        every = layer + np.stack([change.reshape(layer.shape) for change in values[number :: len(ZONED)]])
+        if np.abs(every).max() > LARGEST_WEIGHT:
+            raise fail("out-of-range", "weights are too large to be exact", section="ZONE")
+        layers[name] = every.astype(np.int16)
+    return model.zoned(Zones(shape, sets), layers)

@@ -86,7 +86,7 @@ LATTICE = {"LATT", "BIDX", "BRIX"}
 BASES = {"siren": {"SIRN"}, "latents": {"LATN", "LATD"}}
 OF_BASE = {"SIRN", "LATN", "LATD", "LATM"}
 CRITICAL = {
-    "HEAD": {"HEAD", "SRMD", "SRTU", "CTXM", "PRED", "TUNE", *LATTICE, *OF_BASE},
+    "HEAD": {"HEAD", "SRMD", "SRTU", "CTXM", "PRED", "TUNE", "ZONE", *LATTICE, *OF_BASE},
     "MODL": {"MODL", "TENS"},
 }
 
@@ -148,7 +148,10 @@ def read_container(data: bytes, first: str, limits: Limits) -> dict[str, bytes]:
     for name in names:
         need(name in CRITICAL[first] or name[0].islower(), "unknown-critical-section", name)
     need(set(names) >= REQUIRED[first], "missing-section")
-    need(set(names) >= LATTICE or not {"CTXM", "PRED", "TUNE", *LATTICE} & set(names), "missing-section")
+    need(
+        set(names) >= LATTICE or not {"CTXM", "PRED", "TUNE", "ZONE", *LATTICE} & set(names),
+        "missing-section",
+    )
     need(len({"file", "rest"} & set(names)) != 1, "missing-section")
     sections = {name: data[start : start + size] for name, _, start, size in entries}
     for name, crc, _, _ in entries:
@@ -737,6 +740,37 @@ def tuned(model: Model, section: bytes | None) -> Model:
     return Model(model.kind, model.config, tensors, model.sha256)
 
 
+def zoned(model: Model, section: bytes | None, shape: Shape) -> lattice.Zones | None:
+    """What the section ZONE says: the sets of the zones, and the last layers that they have."""
+    if section is None:
+        return None
+    need(len(section) >= 4, "network-truncated", "ZONE")
+    count, axes = section[0], tuple(section[1:4])
+    need(2 <= count <= 16, "out-of-range", "ZONE")
+    need(all(1 <= k <= n for k, n in zip(axes, shape, strict=True)), "out-of-range", "ZONE")
+    names = [f"{name}.last" for name in INTEGER["context"]][:12] * count
+    first = 4 + math.prod(axes)
+    end = first + 2 * len(names)
+    need(len(section) >= end, "network-truncated", "ZONE")
+    sets = np.frombuffer(section, np.uint8, first - 4, 4).reshape(axes).astype(np.int64)
+    need(int(sets.max()) < count, "out-of-range", "ZONE")
+    groups = []
+    for i, name in enumerate(names):
+        family, level = section[first + 2 * i : first + 2 * i + 2]
+        need(family < 2 and level < 93, "out-of-range", "ZONE")
+        groups.append((model.tensors[name].size, family, level))
+    changes = decode_integers(section[end:], groups)
+    lasts = []
+    for number in range(count):
+        pairs = zip(names[:12], changes[12 * number : 12 * number + 12], strict=True)
+        own = {
+            name: model.tensors[name] + values.reshape(model.tensors[name].shape) for name, values in pairs
+        }
+        check_weights(own)
+        lasts.append(list(own.values()))
+    return lattice.Zones(shape, sets, lasts)
+
+
 def convolve(x: Floats, weights: Floats) -> Floats:
     """Cross-correlation without padding: x is (inputs, ...), weights are (outputs, inputs, ...)."""
     taps = weights.shape[2:]
@@ -846,10 +880,13 @@ def detail(x: Floats, file: File, model: Model) -> Floats:
 
 # ---- Lossless and bounded volumes ----
 
+Own = tuple[bytes | None, bytes | None, bytes | None]
+"""The sections PRED, TUNE and ZONE."""
+
 
 @dataclass(frozen=True)
 class Bricks:
-    """The sections LATT, CTXM, PRED, TUNE, BIDX and BRIX; a brick with a wrong CRC has no bytes."""
+    """The sections LATT, CTXM, PRED, TUNE, ZONE, BIDX and BRIX; a brick with a wrong CRC has no bytes."""
 
     error: int
     runs: list[list[int]] | None
@@ -859,7 +896,7 @@ class Bricks:
     counts: Shape
     reference: Map
     context: Model | None
-    own: tuple[bytes | None, bytes | None]
+    own: Own
     codes: list[bytes]
 
 
@@ -908,7 +945,7 @@ def read_bricks(sections: dict[str, bytes], header: Header, limits: Limits) -> B
         codes.append(code if crc32c(code) == crc else b"")
         start += size
 
-    context, own = None, (sections.get("PRED"), sections.get("TUNE"))
+    context, own = None, (sections.get("PRED"), sections.get("TUNE"), sections.get("ZONE"))
     if "CTXM" in sections:
         digest = hashlib.sha256(sections["CTXM"]).digest()
         need(record["model"]["sha256"] == digest, "model-hash-mismatch")
@@ -920,26 +957,31 @@ def read_bricks(sections: dict[str, bytes], header: Header, limits: Limits) -> B
 def check_context(
     context: Model,
     reference: Map,
-    own: tuple[bytes | None, bytes | None],
+    own: Own,
     header: Header,
     limits: Limits,
-) -> tuple[list[lattice.Network], list[lattice.Centre]]:
-    """The networks of a context model, which must be the one that the file names, and their centres."""
+) -> tuple[list[lattice.Network], list[lattice.Centre], lattice.Zones | None]:
+    """The networks of a context model, which must be the one that the file names, their centres and zones."""
     need(context.sha256 == reference["sha256"], "model-hash-mismatch")
     need(context.kind == "context", "model-mismatch", context.kind)
     model, centres = centred(context, own[0])
     taps = max(0 if centre.taps is None else len(centre.taps) for centre in centres)
-    return networks_of(tuned(model, own[1]), math.prod(header.shape), limits, taps), centres
+    model = tuned(model, own[1])
+    zones = zoned(model, own[2], header.shape)
+    more = 0
+    if zones is not None:
+        more = (len(zones.lasts) - 1) * max(layer.size for layer in zones.lasts[0])
+    return networks_of(model, math.prod(header.shape), limits, taps + more), centres, zones
 
 
-def networks_of(model: Model, points: int, limits: Limits, taps: int = 0) -> list[lattice.Network]:
+def networks_of(model: Model, points: int, limits: Limits, more: int = 0) -> list[lattice.Network]:
     """The networks of a model of whole numbers, which is to predict so many points."""
     tensors = model.tensors
     networks = [
         (tensors[f"{name}.first"], tensors[f"{name}.second"], tensors[f"{name}.last"])
         for name in INTEGER[model.kind]
     ]
-    work = (max(sum(layer.size for layer in layers) for layers in networks) + taps) * points
+    work = (max(sum(layer.size for layer in layers) for layers in networks) + more) * points
     need(work <= limits.max_work, "too-much-work")
     return networks
 
@@ -959,8 +1001,8 @@ def decode_bricks(file: File, context: Model | None) -> NDArray[Any]:
     context = bricks.context or context
     if context is None:
         raise ModelNotFound(f"{bricks.reference['name']}, SHA-256 {bricks.reference['sha256'].hex()}")
-    networks, centres = check_context(context, bricks.reference, bricks.own, header, file.limits)
-    plan = lattice.Plan(bricks.greatest, bricks.error, bricks.order, networks, centres)
+    own = check_context(context, bricks.reference, bricks.own, header, file.limits)
+    plan = lattice.Plan(bricks.greatest, bricks.error, bricks.order, *own)
     out = np.empty(header.shape, f"<{header.dtype}")
     for code, place in zip(bricks.codes, np.ndindex(*bricks.counts), strict=True):
         box = tuple(
@@ -968,7 +1010,7 @@ def decode_bricks(file: File, context: Model | None) -> NDArray[Any]:
             for i, n, k in zip(place, header.shape, bricks.counts, strict=True)
         )
         try:
-            levels = lattice.decode_brick(code, out[box].shape, plan)
+            levels = lattice.decode_brick(code, out[box].shape, tuple(s.start for s in box), plan)
         except lattice.Damaged as error:
             raise InvalidFile("damaged-brick", str(place)) from error
         out[box] = to_values(levels, bricks, header)

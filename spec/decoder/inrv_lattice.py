@@ -45,6 +45,22 @@ class Centre:
 
 
 @dataclass(frozen=True)
+class Zones:
+    """Which set each zone of a volume of that shape has, and the last layers of each set by network."""
+
+    shape: Shape
+    sets: Ints
+    lasts: Sequence[Sequence[Floats]]
+
+    def of(self, points: Ints) -> Ints:
+        """The sets of points (3, n) of the volume, z, y, x."""
+        pairs = zip(points, self.shape, self.sets.shape, strict=True)
+        starts = [(at, [i * n // k for i in range(k)]) for at, n, k in pairs]
+        z, y, x = (np.searchsorted(begins, at, "right") - 1 for at, begins in starts)
+        return np.asarray(self.sets[z, y, x])
+
+
+@dataclass(frozen=True)
 class Plan:
     """What all bricks of a volume share; the networks are in the order (z, y, x, coarse) by class."""
 
@@ -53,6 +69,7 @@ class Plan:
     order: Sequence[int]
     networks: Sequence[Network]
     centres: Sequence[Centre]
+    zones: Zones | None
 
     @property
     def step(self) -> int:
@@ -272,12 +289,12 @@ class Source:
             raise Damaged("end")
 
 
-def decode_brick(code: bytes, shape: Shape, plan: Plan) -> Ints:
-    """The levels of a brick; Damaged."""
+def decode_brick(code: bytes, shape: Shape, origin: Shape, plan: Plan) -> Ints:
+    """The levels of a brick that begins there in the volume; Damaged."""
     if not code or code[0] > CODED:
         raise Damaged("kind")
     if code[0] == CODED:
-        levels = decode_lattice(code[1:], shape, plan)
+        levels = decode_lattice(code[1:], shape, origin, plan)
     else:
         size = 1 if code[0] == RAW and plan.greatest < 256 else 2
         count = math.prod(shape) if code[0] == RAW else 1
@@ -312,7 +329,7 @@ def read_code(body: bytes, roots: int, lanes: int, greatest: int) -> tuple[Ints,
     return parts[0].astype(np.int64), Source(parts[1], parts[2], parts[3], beyond)
 
 
-def decode_lattice(body: bytes, shape: Shape, plan: Plan) -> Ints:
+def decode_lattice(body: bytes, shape: Shape, origin: Shape, plan: Plan) -> Ints:
     """The levels of a coded brick, all bytes after the kind given."""
     strides = [2 ** list(plan.order).count(axis) for axis in range(3)]
     brick = np.zeros(shape, np.int64)
@@ -324,12 +341,20 @@ def decode_lattice(body: bytes, shape: Shape, plan: Plan) -> Ints:
         strides[axis] //= 2
         view = np.moveaxis(brick[:: strides[0], :: strides[1], :: strides[2]], axis, 2)
         if view.shape[2] > 1:
-            decode_split(view, axis, strides, source, plan)
+            decode_split(view, axis, strides, origin, source, plan)
     source.end()
     return brick
 
 
-def decode_split(view: Ints, axis: int, strides: Sequence[int], source: Source, plan: Plan) -> None:
+def to_zyx(points: Ints, axis: int) -> Ints:
+    """Points (b, c, a) of a split of an axis in the order z, y, x."""
+    b, c, a = points
+    return np.stack([(a, b, c), (b, a, c), (b, c, a)][axis])
+
+
+def decode_split(
+    view: Ints, axis: int, strides: Sequence[int], origin: Shape, source: Source, plan: Plan
+) -> None:
     """Fill in the points at odd places along the last axis of a lattice (b, c, a)."""
     grid = view.copy()
     left, right = grid[..., 0:-1:2], grid[..., 2::2]
@@ -349,7 +374,14 @@ def decode_split(view: Ints, axis: int, strides: Sequence[int], source: Source, 
         for start in range(0, target.size, POINTS):
             some = places[:, start : start + POINTS]
             found = context(grid, some, kind, axis, strides[axis], plan, centre.taps)
-            made.append(distributions(found, outputs(network, found.inputs), centre.fine, plan))
+            out = outputs(network, found.inputs)
+            if fine and plan.zones is not None:
+                volume = np.array(origin)[:, None] + np.array(strides)[:, None] * to_zyx(some, axis)
+                sets = plan.zones.of(volume)
+                for number in np.unique(sets):
+                    own = (*network[:2], plan.zones.lasts[number][which])
+                    out[:, sets == number] = outputs(own, found.inputs[:, sets == number])
+            made.append(distributions(found, out, centre.fine, plan))
         level, rows, bits = (np.concatenate(part) for part in zip(*made, strict=True))
         values = (level + source.residuals(level, rows, bits, plan.step) * plan.step).clip(0, plan.greatest)
         target[:] = values.reshape(target.shape)

@@ -262,13 +262,16 @@ def damaged_bricks(change: Callable[[bytes, int], bytes]) -> list[bytes]:
 
 
 def flips() -> list[bytes]:
-    """A bit of every byte of a file's LATT, PRED, TUNE, BIDX and BRIX, one at a time, behind right checksums."""
+    """A bit of every byte of LATT, PRED, TUNE, ZONE, BIDX and BRIX, one at a time, behind right checksums."""
     base = lattice.load_context(lattice.TINY)
     base = base.centred([*base.centres[:-1], lattice.Centre(1, (9,) * 224)])
     own = {"tune": lattice.pack_changes(base, base), "pred": lattice.pack_centres(base)}
+    sets = lattice.np.arange(6, dtype="u1").reshape(1, 2, 3) % 2
+    zoned = base.zoned(lattice.Zones((3, 4, 6), sets), lattice.some_sets(base, sets, 0))
+    own["zone"] = lattice.pack_zones(zoned)
     sections, result = replace(small(), **own).sections(), []
     for number, (name, body) in enumerate(sections):
-        if name not in ("LATT", "PRED", "TUNE", "BIDX", "BRIX"):
+        if name not in ("LATT", "PRED", "TUNE", "ZONE", "BIDX", "BRIX"):
             continue
         for at in range(len(body)):
             changed = bytearray(body)

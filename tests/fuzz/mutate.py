@@ -79,7 +79,7 @@ TEXTS = [
 ]
 TYPES = [
     *(b"HEAD", b"SIRN", b"SRMD", b"SRTU", b"meas", b"prov", b"meta", b"MODL", b"TENS"),
-    *(b"LATT", b"CTXM", b"PRED", b"TUNE", b"BIDX", b"BRIX", b"LATN", b"LATD", b"LATM"),
+    *(b"LATT", b"CTXM", b"PRED", b"TUNE", b"ZONE", b"BIDX", b"BRIX", b"LATN", b"LATD", b"LATM"),
     *(b"Xxxx", b"xxxx", b"\x1b[1m"),
 ]
 
@@ -261,7 +261,7 @@ def section(name: bytes, body: bytes, rng: random.Random) -> bytes:
         b"meta": metadata,
         b"TENS": tensors,
         b"LATD": latents,
-        **dict.fromkeys((b"SRTU", b"PRED", b"TUNE", b"BIDX", b"BRIX"), flip),
+        **dict.fromkeys((b"SRTU", b"PRED", b"TUNE", b"ZONE", b"BIDX", b"BRIX"), flip),
     }
     return ways.get(name, record)(body, rng)
 
