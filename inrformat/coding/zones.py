@@ -43,15 +43,17 @@ class Zones:
         for axis, span, parity in zip(axes, spans, (*CLASSES[kind], 1), strict=True):
             places = begins[:, axis, None] + split.strides[axis] * (2 * span + parity)
             along.append(self._zone(places, axis))
-        table = self.sets.transpose(axes)
-        present = np.unique(table[np.ix_(*(np.unique(zones) for zones in along))])
-        number = np.zeros(256, np.int64)
-        number[present] = np.arange(len(present))
-        b, c, a = (torch.from_numpy(zones).to(origins.device) for zones in along)
-        _, nc, na = table.shape
+        corners, inverses = zip(*(np.unique(zones, return_inverse=True) for zones in along), strict=True)
+        near = self.sets.transpose(axes)[np.ix_(*corners)]
+        present, numbers = np.unique(near, return_inverse=True)
+        b, c, a = (
+            torch.from_numpy(inverse.reshape(zones.shape)).to(origins.device)
+            for inverse, zones in zip(inverses, along, strict=True)
+        )
+        _, nc, na = near.shape
         index = (b[:, :, None, None] * nc + c[:, None, :, None]) * na + a[:, None, None, :]
-        numbers = torch.from_numpy(number[table].ravel()).to(origins.device)
-        return Choice(tuple(present.tolist()), numbers[index.flatten()])
+        sets = torch.from_numpy(numbers.reshape(-1)).to(origins.device)
+        return Choice(tuple(present.tolist()), sets[index.flatten()])
 
     def _zone(self, places: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.int64]:
         """Zone i of k begins at floor(i n / k) of n: the last one that begins no later than a place."""
