@@ -35,15 +35,17 @@ chest CT in bricks of half the width and height takes 0.2% more bytes."""
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Levels = npt.NDArray[np.uint16]
+Origins = npt.NDArray[np.int64]
+"""(bricks, 3): where in the volume each brick begins, z, y, x."""
 
 
 class Model(Protocol):
     """What the coder needs of a context model; see models.context.ContextModel."""
 
+    zones: Zones | None
+
     def taps(self, split: Split, kind: int) -> Sequence[int] | None:
         """The weights of the class's linear predictor, where it has one."""
-
-    zones: Zones | None
 
     def predict(
         self, context: Context, split: Split, kind: int, span: Span, choice: Choice | None = None
@@ -71,7 +73,7 @@ class Coder:
         known = torch.zeros_like(truth)
         coarse = roots(known, self.order)
         coarse.copy_(roots(truth, self.order))
-        residuals, begins = Residuals(self.span.step), torch.tensor(origins, device=self.device)
+        residuals, begins = Residuals(self.span.step), np.array(origins, np.int64)
         for lattice, kind in order_of_classes(known, self.order):
             true = Lattice.points(truth, lattice.split, kind).long()
             values = residuals.push(true.flatten(1), self._predict(lattice, kind, begins))
@@ -110,7 +112,7 @@ class Coder:
         good = [(i, parts) for i, parts in parsed if parts is not None]
         if good:
             numbers = [i for i, _ in good]
-            begins = torch.tensor([origins[i] for i in numbers], device=self.device)
+            begins = np.array([origins[i] for i in numbers], np.int64)
             levels[numbers], damaged = self._decode([parts for _, parts in good], shape, begins)
             wrong += [numbers[i] for i in damaged]
         return levels, sorted(wrong)
@@ -133,7 +135,7 @@ class Coder:
         count = lanes.lanes_for(voxels) if voxels > coarse else 0
         return Code.parse(code, coarse, voxels - coarse, count, self.span.greatest)
 
-    def _decode(self, codes: list[Code], shape: Shape, origins: torch.Tensor) -> tuple[Levels, list[int]]:
+    def _decode(self, codes: list[Code], shape: Shape, origins: Origins) -> tuple[Levels, list[int]]:
         known = torch.zeros(len(codes), *shape, dtype=torch.float32, device=self.device)
         coarse = roots(known, self.order)
         coarse.copy_(torch.from_numpy(np.stack([c.roots for c in codes]).astype(np.float32)).view_as(coarse))
@@ -143,7 +145,7 @@ class Coder:
             lattice.set(kind, values.view(len(codes), *lattice.class_shape(kind)).float())
         return known.cpu().numpy().astype(np.uint16), source.wrong()
 
-    def _predict(self, lattice: Lattice, kind: int, origins: torch.Tensor) -> Prediction:
+    def _predict(self, lattice: Lattice, kind: int, origins: Origins) -> Prediction:
         """The predictions of a whole class, (bricks, n) each."""
         zones, split, shape = self.model.zones, lattice.split, lattice.class_shape(kind)
         bricks, n = len(lattice.values), int(np.prod(shape))
@@ -155,7 +157,7 @@ class Coder:
             context = Context.of(lattice, kind, part, self.span, self.model.taps(split, kind))
             choice = None
             if zones is not None and split.fine:
-                choice = zones.of(split, kind, part, shape, origins)
+                choice = zones.of(split, kind, part, shape, origins, self.device)
             prediction = self.model.predict(context, split, kind, self.span, choice)
             at = part[0], slice(part[1].start * width, part[1].stop * width)
             for name in ("centre", "table", "bits"):

@@ -29,30 +29,37 @@ class Zones:
     shape: Shape
     sets: npt.NDArray[np.uint8]
 
-    def of(self, split: Split, kind: int, part: Part, class_shape: Shape, origins: torch.Tensor) -> Choice:
+    def of(
+        self,
+        split: Split,
+        kind: int,
+        part: Part,
+        class_shape: Shape,
+        origins: npt.NDArray[np.int64],
+        device: torch.device,
+    ) -> Choice:
         """The sets of the points of a part of a class.
 
         origins   (bricks, 3): where in the volume each brick of the lattice begins, z, y, x.
         """
         bricks, rows = part
         _, mc, ma = class_shape
-        begins = origins[bricks].cpu().numpy()
         axes = [axis for axis in range(3) if axis != split.axis] + [split.axis]
         spans = (np.arange(rows.start, rows.stop), np.arange(mc), np.arange(ma))
         along = []
         for axis, span, parity in zip(axes, spans, (*CLASSES[kind], 1), strict=True):
-            places = begins[:, axis, None] + split.strides[axis] * (2 * span + parity)
+            places = origins[bricks, axis, None] + split.strides[axis] * (2 * span + parity)
             along.append(self._zone(places, axis))
         corners, inverses = zip(*(np.unique(zones, return_inverse=True) for zones in along), strict=True)
         near = self.sets.transpose(axes)[np.ix_(*corners)]
         present, numbers = np.unique(near, return_inverse=True)
         b, c, a = (
-            torch.from_numpy(inverse.reshape(zones.shape)).to(origins.device)
+            torch.from_numpy(inverse.reshape(zones.shape)).to(device)
             for inverse, zones in zip(inverses, along, strict=True)
         )
         _, nc, na = near.shape
         index = (b[:, :, None, None] * nc + c[:, None, :, None]) * na + a[:, None, None, :]
-        sets = torch.from_numpy(numbers.reshape(-1)).to(origins.device)
+        sets = torch.from_numpy(numbers.reshape(-1)).to(device)
         return Choice(tuple(present.tolist()), sets[index.flatten()])
 
     def _zone(self, places: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.int64]:

@@ -27,7 +27,7 @@ from ..parallel import map_on_cores
 from ..volume import Volume
 from . import zones
 from .context import BATCH, PIECE, Look, Seen, bits, observe, outputs_of
-from .zones import Found, read_by_last
+from .zones import CHECKED, Found, read_by_last
 
 PIECES, STEPS = 40, 300
 """Pieces of a volume that its own weights are fitted to, at least, and the steps of each fit."""
@@ -35,8 +35,6 @@ KEPT, POINTS = 8192, 1 << 19
 """Points of a class that are kept of each piece, and of all of them, at most."""
 LAST_RATE, RATES = 4e-3, (2e-3, 5e-3)
 """Learning rates: of a last layer alone, and of the last (Adam) and the hidden layers (Muon) together."""
-CHECKED = 0.2
-"""The share of the points that a fit does not see, but is measured on."""
 COARSE_SHIFT = 4
 """Changes of the hidden layers are multiples of 2^4 / 512: finer ones cost more than they bring."""
 FINE = 3
