@@ -201,13 +201,35 @@ class Coded:
 
 
 def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
-    """With a model adapted to it, and so many fewer bytes for the grid."""
-    adapted = job.adapted(coded.attempt, coded.room, bar)
-    if not coded.close or abs(adapted.size / coded.room - 1) <= MISSED:
-        return adapted
-    with bar.stage("coding"):
-        _, attempt = coded.grid.of_size(coded.room - len(adapted.changes), coded.step)
-    return replace(attempt, changes=adapted.changes)
+    """With a model adapted to it, and so many fewer bytes for the grid, which is then corrected."""
+    attempt, step = job.adapted(coded.attempt, coded.room, bar), coded.step
+    if not coded.close:
+        return attempt
+    if abs(attempt.size / coded.room - 1) > MISSED:
+        with bar.stage("coding"):
+            step, again = coded.grid.of_size(coded.room - len(attempt.changes), step)
+        attempt = replace(again, changes=attempt.changes)
+    return _corrected(job, coded.grid, step, attempt, bar)[2]
+
+
+def _corrected(job: Job, grid: Grid, step: float, attempt: Attempt, bar: Bar) -> tuple[Grid, float, Attempt]:
+    """(the grid, its step, coded): corrected for what coding got wrong at full size, in about as many bytes.
+
+    As it was, where that comes no closer.
+    """
+    size = attempt.size - len(attempt.changes)
+    for _ in range(job.corrections(grid.factors)):
+        with bar.stage("correcting"):
+            closer = grid.corrected(attempt)
+            own_step, again = closer.of_size(size, step)
+            again = replace(again, changes=attempt.changes)
+            before, after = (
+                a.size * job.squared_error(a, job.best_model(a), sample=True) for a in (attempt, again)
+            )
+        if after >= before:
+            break
+        grid, step, attempt = closer, own_step, again
+    return grid, step, attempt
 
 
 def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) -> bytes:
@@ -229,6 +251,7 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
         raise EncodeError(f"a PSNR of {target:g} dB was not reached with {which}: the reduction loses more")
     attempt, grid, step = min(found, key=lambda pair: pair[0].size)
     attempt = job.adapted(attempt, attempt.size, bar)
+    grid, step, attempt = _corrected(job, grid, step, attempt, bar)
     middle, best = target + PSNR_TOLERANCE / 2, (math.inf, attempt)
     tried: list[tuple[float, float]] = []  # log10 of the step, dB reached at full size
     for _ in range(MOST_FITS):

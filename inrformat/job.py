@@ -256,6 +256,13 @@ class Job:
         model = self.models.get(max(factors) > 1)
         return model if model is not None and model.supports(factors) else None
 
+    def corrections(self, factors: Shape) -> int:
+        """How often a grid of these factors is corrected after it was coded; see fit.projection.corrected."""
+        model = self.supported_model(factors)
+        if (model is None and max(factors) == 1) or (model is not None and model.whole_slices):
+            return 0
+        return self.preset.corrections
+
     def room(self, size: float, factors: Shape) -> float:
         """What is left of `size` bytes beside an embedded model, where the enlarging one is counted in."""
         if not self.embed_sr:
@@ -358,7 +365,8 @@ class Grid:
     @cached_property
     def codes(self) -> torch.Tensor:
         """The grid itself, in float32."""
-        from .fit.plan import normalised_grid, projected
+        from .fit.plan import normalised_grid
+        from .fit.projection import projected
 
         job = self.job
         grid = normalised_grid(job.volume.data, job.span, self.factors, job.device)
@@ -374,6 +382,30 @@ class Grid:
 
         spacing = [s * f for s, f in zip(self.job.volume.spacing, self.factors, strict=True)]
         return Analysis(self.codes, spacing)
+
+    def corrected(self, attempt: Attempt) -> Grid:
+        """The grid after it was coded so, corrected for what that got wrong at full size."""
+        from .fit.projection import corrected
+        from .models.sr_changes import apply
+
+        job = self.job
+        base = job.best_model(attempt)
+        model = apply(base, attempt.changes) if base is not None and attempt.changes else base
+        assert attempt.codes is not None
+        scale = 1 << base_network.CODE_BITS
+        lr = attempt.codes.float().div_(scale)
+        change = corrected(lr, job.volume.data, job.span, self.factors, model).sub_(lr)
+
+        def moved(share: float) -> torch.Tensor:
+            return (lr + share * change).mul_(scale)
+
+        def error(share: float) -> float:
+            there = replace(attempt, codes=moved(share).round_().int())
+            return job.squared_error(there, base, sample=True)
+
+        grid = Grid(job, self.factors, self.projections)
+        grid.codes = moved(_least(error(0.0), error(0.5), error(1.0)))
+        return grid
 
     def attempt(self, step: float) -> Attempt:
         """The grid by latents of that step."""
@@ -412,6 +444,14 @@ def _sampled(file: File) -> Iterator[tuple[int, int, Array]]:
     for start in np.unique(np.linspace(0, nz - depth, min(SAMPLE_SLABS, -(-nz // depth))).astype(int)):
         z0, z1 = int(start), int(start) + depth
         yield z0, z1, file.region(((z0, z1), (0, ny), (0, nx)))
+
+
+def _least(start: float, middle: float, end: float) -> float:
+    """Where from 0 to 1 the parabola through the values at 0, 1/2 and 1 is least."""
+    bend = 2 * (start - 2 * middle + end)
+    if bend <= 0:
+        return float(end < start)
+    return min(max((start - end + bend) / (2 * bend), 0.0), 1.0)
 
 
 def check_promise(promise: Promise | None, measured: Measured, ratio: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 from dataclasses import replace
 
 import numpy as np
@@ -513,6 +515,12 @@ def test_refused_contents(tmp_path):
         "NRRD0004\ntype: short\ndimension: 3\nsizes: 99999 99999 99999\nencoding: raw\nendian: little\n\nx"
     )
     refused(tmp_path / "huge.nrrd", "cannot hold")
+    for encoding, compress in (("gzip", gzip.compress), ("bzip2", bz2.compress)):
+        header = (
+            f"NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nendian: little\nencoding: {encoding}\n\n"
+        )
+        (tmp_path / "bomb.nrrd").write_bytes(header.encode() + compress(bytes(3 << 20)))
+        refused(tmp_path / "bomb.nrrd", "more than its header promises")
     np.save(tmp_path / "object.npy", np.array([[[None]]]), allow_pickle=True)
     refused(tmp_path / "object.npy", "broken")
     np.save(tmp_path / "four.npy", np.zeros((2, 2, 2, 2)))

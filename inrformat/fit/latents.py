@@ -18,6 +18,7 @@ from ..coding import latent_code
 from ..coding.latents import LARGEST_LATENT, Forecast, Places, Pyramid, inputs, to_finer, walk
 from ..coding.network import CODE_BITS
 from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
+from ..errors import UsageError
 from ..models.integers import OUTPUTS, PARTS
 from ..models.latents import SHIFTS, LatentModel
 from .context import FloatNetwork, Pool, Seen, TrainProgress, bits, learn, optimizers_of, rate_at, rounded
@@ -288,16 +289,20 @@ def look(
 def train_latents(
     grids: Sequence[Grid],
     *,
-    seconds: float,
+    steps: int | None = None,
+    seconds: float | None = None,
     seed: int = 0,
     start: LatentModel | None = None,
     progress: Callable[[TrainProgress], None] | None = None,
 ) -> LatentModel:
     """Train a latent model on the CPU, on grids (z, y, x) of codes with their spacing.
 
+    steps, seconds  the budget, one of them.
     start   a model to go on from: latents are then chosen by what they cost in what it has become, as an
             encoder does.
     """
+    if (steps is None) == (seconds is None):
+        raise UsageError("give the budget as steps or as seconds, one of them")
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     pieces = _Pieces(grids, seed)
@@ -324,7 +329,7 @@ def train_latents(
             loss = learn(networks[which], pools[which], optimizers[which], rates, generator, _cost)
             step += 1
             mean += (loss - mean) * max(0.002, 1 / step)
-            done = (time.monotonic() - began) / seconds
+            done = step / steps if steps else (time.monotonic() - began) / (seconds or 1.0)
             if progress is not None:
                 progress(TrainProgress(step, min(done, 1.0), mean))
     finally:

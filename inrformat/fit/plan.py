@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..models.sr import SRModel, super_resolve
 from ..resample import Shape, downsample, lr_shape
 from ..volume import Array
+from .projection import SLICES, projected
 from .train import HELD_VALUES, FitProgress, FitSettings, fit
 
 BITS_PER_WEIGHT = 4.8
@@ -30,7 +31,7 @@ SMALL = 1 << 22
 """Voxels below which a super-resolution model is adapted in fewer steps."""
 MOST_WORK = 1 << 39
 """Multiply-adds to decode an LR grid, at most, where there is a choice: some seconds on two cores."""
-SAMPLE_SLABS, SAMPLE_SLICES = 3, 16
+SAMPLE_SLABS = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Preset:
     """Effort, and the bytes that a volume gets when nobody names a target: bytes * (voxels / 2^18)^growth.
 
     base     what holds the LR grid: "latents", or "siren".
-    projections   how often the LR grid of latents is corrected for its error at full size; see `projected`.
+    projections, corrections   how often the LR grid of latents is brought closer at full size, before it is
+             coded and after it was; see fit.projection.
     adapting steps in which a super-resolution model is fitted to the volume; see fit.sr_tuning.
     tuning   how much of a lossless or bounded file's context model is fitted to the volume; see fit.tuning.
     """
@@ -49,6 +51,7 @@ class Preset:
     factors: Shape | None = None
     base: str = "latents"
     projections: int = 0
+    corrections: int = 0
     adapting: int = 0
     tuning: int = 0
 
@@ -64,8 +67,12 @@ class Preset:
 PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="adam", noise=0.0)
 PRESETS = {
     "fast": Preset(FitSettings(steps=1200), 4000, 0.4, adapting=250),
-    "balanced": Preset(FitSettings(steps=4000), 8000, 0.5, projections=2, adapting=2500, tuning=2),
-    "best": Preset(FitSettings(steps=40_000), 16_000, 0.5, projections=4, adapting=20_000, tuning=10),
+    "balanced": Preset(
+        FitSettings(steps=4000), 8000, 0.5, projections=2, corrections=1, adapting=2500, tuning=2
+    ),
+    "best": Preset(
+        FitSettings(steps=40_000), 16_000, 0.5, projections=4, corrections=2, adapting=20_000, tuning=10
+    ),
     "paper": Preset(PAPER, 0, 0, factors=(4, 4, 4), base="siren"),
 }
 
@@ -159,29 +166,6 @@ def normalised_grid(data: Array, span: tuple[float, float], factors: Shape, devi
     return downsample(data, factors, device).sub_(low).div_(high - low)
 
 
-def projected(
-    grid: Tensor,
-    data: Array,
-    span: tuple[float, float],
-    factors: Shape,
-    model: SRModel | None,
-    rounds: int,
-) -> Tensor:
-    """The LR grid corrected by what its super-resolution, or Lanczos, gets wrong (Irani and Peleg 1991).
-
-    Each round adds the error at full size, brought to the LR grid. The volume's residual is held in float32.
-    """
-    low, high = span
-    residual = np.empty(data.shape, np.float32) if rounds else np.empty(0, np.float32)
-    for _ in range(rounds):
-        for z0 in range(0, len(data), SAMPLE_SLICES * factors[0]):
-            z1 = min(len(data), z0 + SAMPLE_SLICES * factors[0])
-            full = super_resolve(model, grid, factors, data.shape, z0, z1).clamp_(0, 1).cpu().numpy()
-            np.subtract((data[z0:z1].astype(np.float32) - low) / (high - low), full, out=residual[z0:z1])
-        grid = grid + downsample(residual, factors, grid.device)
-    return grid
-
-
 def resampling_loss(
     data: Array,
     span: tuple[float, float],
@@ -193,7 +177,7 @@ def resampling_loss(
     """Mean squared error of going down and up again, in units of the range, on a sample of slabs."""
     if max(factors) == 1:
         return 0.0
-    depth = min(len(data), SAMPLE_SLICES)
+    depth = min(len(data), SLICES)
     starts = np.linspace(0, len(data) - depth, min(SAMPLE_SLABS, -(-len(data) // depth))).astype(int)
     errors = []
     for start in starts:

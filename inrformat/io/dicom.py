@@ -58,6 +58,7 @@ from pydicom.uid import (
 from ..errors import InputError, UnsupportedError, UsageError
 from ..positions import evenly
 from ..volume import Array, Volume, spacing_of
+from .bounded import inflates_beyond
 
 FARTHEST = 1e9
 """Of a coordinate in mm, as the format holds it."""
@@ -311,8 +312,9 @@ def _header(file: Path) -> Dataset | None:
                 if file.suffix.lower() in (".dcm", ".dicom", ".ima"):
                     raise InputError(f"{file}: not a DICOM file, or cut short")
                 return None
-            if preamble and is_deflated(stream):
-                _check_inflated(stream)
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)  # pydicom inflates a deflated data set whole
+            if preamble and is_deflated(stream) and inflates_beyond(stream, inflater, MOST_INFLATED):
+                raise InputError(f"{file}: deflated, and more than {MOST_INFLATED} bytes when inflated")
             stream.seek(0)
             header = pydicom.dcmread(
                 stream, stop_before_pixels=True, force=not preamble, specific_tags=list(SCAN_TAGS)
@@ -337,15 +339,6 @@ def is_deflated(stream: BinaryIO) -> bool:
     stream.seek(132)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     return _text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-
-
-def _check_inflated(stream: BinaryIO) -> None:
-    """InputError when a deflated data set is too large: pydicom inflates it whole."""
-    inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    while chunk := stream.read(1 << 12):
-        size += len(inflate.decompress(chunk))
-        if size > MOST_INFLATED:
-            raise InputError(f"{stream.name}: deflated, and more than {MOST_INFLATED} bytes when inflated")
 
 
 def _series_info(uid: str, headers: list[tuple[Path, Dataset]]) -> SeriesInfo:

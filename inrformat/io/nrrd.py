@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InputError, UnsupportedError
 from ..volume import DTYPES, Array, Volume, default_affine, spacing_of
+from .bounded import Inflater, inflates_beyond
 
 _SIGNS = {  # patient axes that point the other way than LPS have -1
     "left-posterior-superior": (1, 1, 1),
@@ -90,14 +91,13 @@ def _check_inflated(header: dict[str, Any], file: BinaryIO) -> None:
     encoding, start = str(header["encoding"]).lower(), file.tell()
     if encoding not in ("gzip", "gz", "bzip2", "bz2"):
         return
-    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding[0] == "g" else bz2.BZ2Decompressor()
     for _ in range(int(header.get("line skip", header.get("lineskip", 0)))):
         file.readline(_SLACK)
-    room = _LARGEST_VALUE * math.prod(int(n) for n in header["sizes"]) + _SLACK
-    while not inflate.eof and (chunk := file.read(1 << 12)):
-        room -= len(inflate.decompress(chunk))
-        if room < 0:
-            raise InputError("its data are more than its header promises")
+    inflater: Inflater = (
+        bz2.BZ2Decompressor() if encoding[0] == "b" else zlib.decompressobj(zlib.MAX_WBITS | 32)
+    )
+    if inflates_beyond(file, inflater, _LARGEST_VALUE * math.prod(int(n) for n in header["sizes"]) + _SLACK):
+        raise InputError("its data are more than its header promises")
     file.seek(start)
 
 
