@@ -399,12 +399,12 @@ class Grid:
         def moved(share: float) -> torch.Tensor:
             return (lr + share * change).mul_(scale)
 
-        def error(share: float) -> float:
+        def loss(share: float) -> float:
             there = replace(attempt, codes=moved(share).round_().int())
             return job.squared_error(there, base, sample=True)
 
         grid = Grid(job, self.factors, self.projections)
-        grid.codes = moved(_least(error(0.0), error(0.5), error(1.0)))
+        grid.codes = moved(_least(loss(0.0), loss(0.5), loss(1.0)))
         return grid
 
     def attempt(self, step: float) -> Attempt:
