@@ -230,7 +230,7 @@ def _encode_options(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, metavar="S", help="time for a fit, at most: it may end the preset's steps"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="same seed, device, versions: same bytes"
+        "--seed", type=int, default=0, metavar="N", help="same seed, threads, device, versions: same bytes"
     )
     parser.add_argument("--factors", type=_three, metavar="Z,Y,X", help="of the LR grid, each 1, 2, 4 or 8")
     sr = parser.add_mutually_exclusive_group()

@@ -88,7 +88,7 @@ def encode(
              in the file.
     seconds  time for what is fitted, at most: a network, or the changes to the super-resolution model. Where
              the preset's steps would take longer, two runs differ.
-    seed     same seed, device and versions: same bytes.
+    seed     same seed, threads, device and versions: same bytes. (On a GPU sums may come in any order.)
     fill     the value that NaN and infinity are replaced with; None: they are refused.
     device   "auto", "cpu", "cuda", ...
     progress None: a bar on stderr, if that is a terminal.
@@ -109,14 +109,17 @@ def encode(
         raise UsageError("context= is for lossless= and max_error=")
     if embed_sr and (bounded or sr is None):
         raise UsageError("embed_sr= is for files with a super-resolution model, not lossless or bounded ones")
-    job = Job(_prepare(volume, fill), preset, sr, embed_sr, seconds, seed, resolve_device(device))
-    factors = factors if factors is None else check_factors(factors, job.volume.shape)
-    with Bar(progress) as bar:
+    target_device = resolve_device(device)
+    from .precision import as_fitted
+
+    with as_fitted(target_device), Bar(progress) as bar:
+        job = Job(_prepare(volume, fill), preset, sr, embed_sr, seconds, seed, target_device)
+        factors = factors if factors is None else check_factors(factors, job.volume.shape)
         if psnr is not None:
             return _reach_psnr(job, psnr, factors, bar)
         if ratio is not None:
             return _reach_ratio(job, ratio, factors, bar)
-        if max_error is not None or lossless:
+        if bounded:
             return _reach_bound(job, max_error or 0.0, context, factors, bar)
         size = job.preset.default_bytes(job.volume.data.size) or None
         if job.latents and size is not None:
@@ -201,28 +204,42 @@ class Coded:
 
 
 def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
-    """With a model adapted to it, and so many fewer bytes for the grid, which is then corrected."""
-    attempt, step = job.adapted(coded.attempt, coded.room, bar), coded.step
+    """With a model adapted to it, and so many fewer bytes for the grid, which is corrected on the way."""
+    attempt = job.adapted(coded.attempt, coded.room, bar)
     if not coded.close:
         return attempt
+    size = coded.room - len(attempt.changes)
+    grid, step, attempt = _corrected(job, coded.grid, coded.step, attempt, size, bar)
     if abs(attempt.size / coded.room - 1) > MISSED:
         with bar.stage("coding"):
-            step, again = coded.grid.of_size(coded.room - len(attempt.changes), step)
-        attempt = replace(again, changes=attempt.changes)
-    return _corrected(job, coded.grid, step, attempt, bar)[2]
+            _, attempt = _coded_anew(grid, step, attempt, size, MISSED)
+    return attempt
 
 
-def _corrected(job: Job, grid: Grid, step: float, attempt: Attempt, bar: Bar) -> tuple[Grid, float, Attempt]:
-    """(the grid, its step, coded): corrected for what coding got wrong at full size, in about as many bytes.
+def _coded_anew(
+    grid: Grid, step: float, attempt: Attempt, size: float, close: float | None = None
+) -> tuple[float, Attempt]:
+    """(step, a grid by latents of about `size` bytes), after what a like one took at a step."""
+    from .fit.latents import BYTES_EXPONENT
+
+    taken = attempt.size - len(attempt.changes)
+    own_step, again = grid.of_size(size, step * (size / taken) ** (1 / BYTES_EXPONENT), close)
+    return own_step, replace(again, changes=attempt.changes)
+
+
+def _corrected(
+    job: Job, grid: Grid, step: float, attempt: Attempt, size: float, bar: Bar
+) -> tuple[Grid, float, Attempt]:
+    """(the grid, its step, coded in about `size` bytes): corrected for what coding got wrong at full size.
 
     As it was, where that comes no closer.
     """
-    size = attempt.size - len(attempt.changes)
     for _ in range(job.corrections(grid.factors)):
         with bar.stage("correcting"):
             closer = grid.corrected(attempt)
-            own_step, again = closer.of_size(size, step)
-            again = replace(again, changes=attempt.changes)
+            if closer is None:
+                break
+            own_step, again = _coded_anew(closer, step, attempt, size)
             before, after = (
                 a.size * job.squared_error(a, job.best_model(a), sample=True) for a in (attempt, again)
             )
@@ -251,7 +268,8 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
         raise EncodeError(f"a PSNR of {target:g} dB was not reached with {which}: the reduction loses more")
     attempt, grid, step = min(found, key=lambda pair: pair[0].size)
     attempt = job.adapted(attempt, attempt.size, bar)
-    grid, step, attempt = _corrected(job, grid, step, attempt, bar)
+    size = attempt.size - len(attempt.changes)
+    grid, step, attempt = _corrected(job, grid, step, attempt, size, bar)
     middle, best = target + PSNR_TOLERANCE / 2, (math.inf, attempt)
     tried: list[tuple[float, float]] = []  # log10 of the step, dB reached at full size
     for _ in range(MOST_FITS):

@@ -259,9 +259,7 @@ class Job:
     def corrections(self, factors: Shape) -> int:
         """How often a grid of these factors is corrected after it was coded; see fit.projection.corrected."""
         model = self.supported_model(factors)
-        if (model is None and max(factors) == 1) or (model is not None and model.whole_slices):
-            return 0
-        return self.preset.corrections
+        return 0 if model is not None and model.whole_slices else self.preset.corrections
 
     def room(self, size: float, factors: Shape) -> float:
         """What is left of `size` bytes beside an embedded model, where the enlarging one is counted in."""
@@ -347,7 +345,7 @@ class Job:
 
 
 class Grid:
-    """An LR grid on its way into latents, corrected so many times (fit.plan.projected)."""
+    """An LR grid on its way into latents, corrected so many times (fit.projection.projected)."""
 
     def __init__(self, job: Job, factors: Shape, projections: int) -> None:
         self.job, self.factors, self.projections = job, factors, projections
@@ -370,6 +368,7 @@ class Grid:
 
         job = self.job
         grid = normalised_grid(job.volume.data, job.span, self.factors, job.device)
+        grid = grid.to(job.device)  # of any size: with the models
         if max(self.factors) > 1:
             model = job.supported_model(self.factors)
             grid = projected(grid, job.volume.data, job.span, self.factors, model, self.projections)
@@ -383,13 +382,18 @@ class Grid:
         spacing = [s * f for s, f in zip(self.job.volume.spacing, self.factors, strict=True)]
         return Analysis(self.codes, spacing)
 
-    def corrected(self, attempt: Attempt) -> Grid:
-        """The grid after it was coded so, corrected for what that got wrong at full size."""
+    def corrected(self, attempt: Attempt) -> Grid | None:
+        """The grid after it was coded so, corrected for what that got wrong at full size.
+
+        None: there is nothing between the grid and the full size.
+        """
         from .fit.projection import corrected
         from .models.sr_changes import apply
 
         job = self.job
         base = job.best_model(attempt)
+        if base is None and max(self.factors) == 1:
+            return None
         model = apply(base, attempt.changes) if base is not None and attempt.changes else base
         assert attempt.codes is not None
         scale = 1 << base_network.CODE_BITS
@@ -421,9 +425,9 @@ class Grid:
             error=float(coding),
         )
 
-    def of_size(self, size: float, first: float) -> tuple[float, Attempt]:
-        """(step, the grid by latents of that many bytes)."""
-        from .fit.latents import BYTES_EXPONENT, step_for
+    def of_size(self, size: float, first: float, close: float | None = None) -> tuple[float, Attempt]:
+        """(step, the grid by latents of about that many bytes); see fit.latents.step_for."""
+        from .fit.latents import BYTES_EXPONENT, CLOSE, step_for
 
         best: list[tuple[float, Attempt]] = []  # one: each holds a grid
 
@@ -433,7 +437,7 @@ class Grid:
                 best[:] = [(step, attempt)]
             return attempt.size
 
-        step_for(measure, size, BYTES_EXPONENT, first)
+        step_for(measure, size, BYTES_EXPONENT, first, close or CLOSE)
         return best[0]
 
 

@@ -69,6 +69,16 @@ def test_settings_of_torch_change_no_voxel(files, setting):
     assert np.array_equal(inrformat.decode(again).data, HEAD.data)
 
 
+def test_settings_of_torch_change_no_byte():
+    def encoded():
+        return inrformat.encode(HEAD, ratio=20, preset="balanced", factors=(1, 2, 2))
+
+    expected = encoded()
+    for setting in (torch.no_grad, torch.inference_mode, one_thread):
+        with setting():
+            assert encoded() == expected
+
+
 def test_less_precise_products_are_not_taken(files, monkeypatch):
     def mixed():
         raise RuntimeError("a mix of the legacy and new APIs")

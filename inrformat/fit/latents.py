@@ -186,8 +186,10 @@ BYTES_EXPONENT, ERROR_EXPONENT = -1.2, 1.2
 """How bytes and squared error follow the step, about, until two of them are known."""
 
 
-def step_for(measure: Callable[[float], float], target: float, exponent: float, first: float) -> float:
-    """The step at which `measure`, about a power of it, comes closest to the target.
+def step_for(
+    measure: Callable[[float], float], target: float, exponent: float, first: float, close: float = CLOSE
+) -> float:
+    """The step at which `measure`, about a power of it, comes closest to the target, or close enough.
 
     Tried steps are kept as (log of the step, by what power of e it is too large); the next one lies on the
     line through the two that enclose the target, or where `exponent` or two on one side lead.
@@ -197,7 +199,7 @@ def step_for(measure: Callable[[float], float], target: float, exponent: float, 
     for _ in range(MOST_TRIALS):
         value = max(measure(math.exp(place)), 1e-30)
         tried.append((place, math.log(value / target) / exponent))
-        if abs(tried[-1][1] * exponent) < CLOSE:
+        if abs(tried[-1][1] * exponent) < close:
             break
         place = min(max(_next_place(tried), math.log(LEAST_STEP)), math.log(8 * MOST_STEP))
         if any(abs(place - t[0]) < 1e-3 for t in tried):

@@ -19,7 +19,10 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 SLICES = 16
 """LR slices at a time."""
 TILE: Shape = (24, 48, 48)
-"""LR voxels whose error is traced back at a time: the light model keeps about 3 kB for each."""
+"""LR voxels whose error is traced back at a time: the light model keeps about 5 kB for each."""
+MOST_ACTIVATIONS = 1 << 23
+"""Numbers in the largest layer of a model that takes smaller tiles, as far as they help."""
+LEAST_SIDE = 8
 
 
 def projected(
@@ -56,7 +59,7 @@ def corrected(
     """
     slope, (low, high) = torch.zeros_like(lr), span
     margins = [max(SUPPORT + 1, halo) for halo in (model.halo(factors) if model else (0, 0, 0))]
-    for core in _tiles(lr.shape):
+    for core in _tiles(lr.shape, _tile(model, factors)):
         region = [
             (max(0, a - m), min(n, b + m)) for (a, b), m, n in zip(core, margins, lr.shape, strict=True)
         ]
@@ -72,10 +75,25 @@ def corrected(
     return lr - slope / math.prod(factors)
 
 
-def _tiles(shape: torch.Size) -> Iterator[Box]:
-    starts = (range(0, n, t) for n, t in zip(shape, TILE, strict=True))
+def _tile(model: SRModel | None, factors: Shape) -> Shape:
+    """`TILE`, or what a larger model takes."""
+    z, y, x = TILE
+    if model is not None:
+        margins = [2 * halo for halo in model.halo(factors)]
+        while max(z, y, x) > LEAST_SIDE:
+            if (
+                model.activations((z + margins[0], y + margins[1], x + margins[2]), factors)
+                <= MOST_ACTIVATIONS
+            ):
+                break
+            z, y, x = (max(n // 2, LEAST_SIDE) for n in (z, y, x))
+    return z, y, x
+
+
+def _tiles(shape: torch.Size, tile: Shape) -> Iterator[Box]:
+    starts = (range(0, n, t) for n, t in zip(shape, tile, strict=True))
     for z, y, x in product(*starts):
-        a, b, c = (min(i + t, n) for i, t, n in zip((z, y, x), TILE, shape, strict=True))
+        a, b, c = (min(i + t, n) for i, t, n in zip((z, y, x), tile, shape, strict=True))
         yield (z, a), (y, b), (x, c)
 
 
@@ -91,6 +109,6 @@ def _enlarged(
         block = lr
         for axis, ((a, b), halo) in enumerate(zip(core, model.halo(factors), strict=True)):
             block = repeat_border(block, axis, a - halo, b + halo)
-        detail = model(block[None], factors, fast_dtype(lr.device))[0]
+        detail = model(block[None], factors, fast_dtype(lr.device))[0].nan_to_num(0.0, 0.0, 0.0)
         full = full + detail[: z1 - z0, : y1 - y0, : x1 - x0]
     return full.clamp(0, 1)

@@ -48,6 +48,8 @@ ZONED = tuple(f"{where}.{kind}.last" for where, kind in NETWORKS if where != "co
 MOST_SHIFT = 8
 MOST_FINE = 4
 MOST_SETS = 16
+MOST_STACKED = 256
+"""Combinations of sets that are kept, for a file may ask for thousands."""
 MOST_ZONES = 255
 """Of an axis."""
 
@@ -112,12 +114,14 @@ class ContextModel(IntegerModel):
             before = self.networks[which]
             last = np.concatenate([self.sets[ZONED[which]][number] for number in sets])
             network = replace(before, last=torch.from_numpy(last.astype(np.float32)).to(before.last))
+            if len(self._stacked) == MOST_STACKED:
+                self._stacked.clear()
             self._stacked[which, sets] = network
         return network
 
     @cached_property
     def _stacked(self) -> dict[tuple[int, tuple[int, ...]], Network]:
-        """What `_of_sets` has made: few combinations of sets lie side by side."""
+        """What `_of_sets` has made: few combinations of sets lie side by side, as a rule."""
         return {}
 
     @property
