@@ -67,7 +67,7 @@ class LightSR(SRModel):
             scaled = (weight * gain[:, None, None, None, None]).to(
                 dtype, memory_format=torch.channels_last_3d
             )
-            h = functional.conv3d(functional.leaky_relu(h, 0.1), scaled) + h[:, :, 1:-1, 1:-1, 1:-1]
+            h = functional.conv3d(functional.leaky_relu(h, 0.1), scaled).add_(h[:, :, 1:-1, 1:-1, 1:-1])
         head = self.head[POSITIONS[fz], POSITIONS[fy], POSITIONS[fx]].flatten(0, 2)  # (fz fy fx, c)
         out = functional.linear(h.permute(0, 2, 3, 4, 1), head.to(dtype))  # (b, z, y, x, fz fy fx)
         b, z, y, x, _ = out.shape
