@@ -28,7 +28,7 @@ from .container.metadata import unpack_metadata
 from .container.originals import LIST, REST
 from .errors import ModelNotFoundError, UnsupportedError, UsageError
 from .positions import filled
-from .region import Box, crop
+from .region import TILE, Box, crop
 from .volume import DTYPES, Array, Volume
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ SLAB_VOXELS = 1 << 25
 """Voxels at full size that are decoded at a time."""
 HELD_CODES = 1 << 27
 """Codes of an LR grid that are kept while a whole volume is decoded; of a larger grid some are made twice."""
-TILE = (32, 64, 64)
-"""LR voxels that super-resolution works on at a time, by default; it bounds the memory of a GPU."""
 
 Source = bytes | bytearray | memoryview | str | os.PathLike[str]
 

@@ -18,11 +18,8 @@ from torch import Tensor, nn
 from .. import precision
 from ..container.headers import ModelHeader, ModelReference
 from ..errors import UsageError
+from ..region import TILE
 from ..resample import Shape, check_factors, upsample
-
-TILE: Shape = (32, 64, 64)
-"""LR voxels per tile. More cost memory (the light model takes about 0.5 kB of activations a voxel), fewer
-cost time, since the halo of each tile is computed too."""
 
 
 class SRModel(nn.Module, ABC):
