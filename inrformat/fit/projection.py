@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.sr import SRModel, fast_dtype, repeat_border, super_resolve
+from ..models.sr import SRModel, fast_dtype, repeat_border, spans_of, super_resolve
 from ..resample import SUPPORT, Shape, downsample, upsample
 from ..volume import Array
-
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 SLICES = 16
 """LR slices at a time."""
@@ -59,7 +57,8 @@ def corrected(
     """
     slope, (low, high) = torch.zeros_like(lr), span
     margins = [max(SUPPORT + 1, halo) for halo in (model.halo(factors) if model else (0, 0, 0))]
-    for core in _tiles(lr.shape, _tile(model, factors)):
+    tile = _tile(model, factors)
+    for core in product(*(spans_of(0, n, 1, t) for n, t in zip(lr.shape, tile, strict=True))):
         region = [
             (max(0, a - m), min(n, b + m)) for (a, b), m, n in zip(core, margins, lr.shape, strict=True)
         ]
@@ -88,13 +87,6 @@ def _tile(model: SRModel | None, factors: Shape) -> Shape:
                 break
             z, y, x = (max(n // 2, LEAST_SIDE) for n in (z, y, x))
     return z, y, x
-
-
-def _tiles(shape: torch.Size, tile: Shape) -> Iterator[Box]:
-    starts = (range(0, n, t) for n, t in zip(shape, tile, strict=True))
-    for z, y, x in product(*starts):
-        a, b, c = (min(i + t, n) for i, t, n in zip((z, y, x), tile, shape, strict=True))
-        yield (z, a), (y, b), (x, c)
 
 
 def _enlarged(

@@ -126,7 +126,7 @@ def super_resolve(
     if model is None or not model.supports(fs):
         return out
     dtype = fast_dtype(lr.device) if dtype is None else dtype
-    spans = [_spans(a, b, f, t) for (a, b), f, t in zip(box, fs, tile, strict=True)]
+    spans = [spans_of(a, b, f, t) for (a, b), f, t in zip(box, fs, tile, strict=True)]
     if model.whole_slices:
         spans[1:] = [[(0, n)] for n in lr.shape[1:]]
     with torch.inference_mode(), precision.as_written(lr.device):
@@ -145,7 +145,7 @@ def super_resolve(
     return out
 
 
-def _spans(start: int, stop: int, f: int, size: int) -> list[tuple[int, int]]:
+def spans_of(start: int, stop: int, f: int, size: int) -> list[tuple[int, int]]:
     """Tiles of about equal length, at most `size` LR voxels, that cover [start, stop) of one axis."""
     first, last = start // f, -(-stop // f)
     count = -(-(last - first) // size)
