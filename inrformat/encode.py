@@ -38,7 +38,9 @@ MOST_FITS = 6
 DECIBELS_PER_DOUBLING = 2.0
 """How much the PSNR is expected to rise with twice the bytes, until two sizes have been measured."""
 DECIBELS_PER_DECADE = 12.0
-"""How much the PSNR falls about when latents' steps grow tenfold."""
+"""How much the PSNR falls about when latents' steps grow tenfold, until two have been measured."""
+FALLS = 3.0, 30.0
+"""Within what bounds that is believed: where the reduction alone loses much it falls slowly."""
 OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
 ERROR_GROWTH = 0.3
@@ -285,14 +287,16 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
 
 
 def _next_step(tried: list[tuple[float, float]], target: float) -> float:
-    """log10 of the step to try next: between the two about the target, or as far off as the error tells."""
+    """log10 of the step to try next: between the two about the target, or as far beyond as they tell."""
     fine = max((t for t in tried if t[1] >= target), default=None)
     coarse = min((t for t in tried if t[1] < target and (fine is None or t[0] > fine[0])), default=None)
     if fine and coarse:
         share = (fine[1] - target) / (fine[1] - coarse[1])
         return fine[0] + min(max(share, 0.15), 0.85) * (coarse[0] - fine[0])
-    step, reached = min(tried, key=lambda t: abs(t[1] - target))
-    return step + min(max((reached - target) / DECIBELS_PER_DECADE, -0.6), 0.6)
+    (step, reached), *others = sorted(tried, key=lambda t: abs(t[1] - target))
+    fall = (others[0][1] - reached) / (step - others[0][0]) if others else DECIBELS_PER_DECADE
+    least, most = FALLS
+    return step + min(max((reached - target) / min(max(fall, least), most), -0.6), 0.6)
 
 
 def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> bytes:

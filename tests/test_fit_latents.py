@@ -14,11 +14,13 @@ from inrformat.coding import latent_code
 from inrformat.coding.latents import Forecast
 from inrformat.coding.mixtures import tables_of
 from inrformat.coding.network import CODE_BITS
+from inrformat.encode import MOST_FITS, _next_step
 from inrformat.fit import latents as fit
 from inrformat.fit import plan, projection
+from inrformat.job import PSNR_TOLERANCE
 from inrformat.models import registry
 from inrformat.models.latents import LatentModel
-from inrformat.models.sr import repeat_border
+from inrformat.models.sr import block_of
 from inrformat.resample import downsample, upsample
 
 HEAD = inrformat.head_phantom((24, 48, 40))
@@ -157,9 +159,7 @@ def test_a_correction_is_a_step_down_the_gradient(factors, with_model, monkeypat
     lr = (lr + 0.02 * torch.randn_like(lr)).requires_grad_()
     full = upsample(lr, factors, data.shape)
     if model is not None:
-        block = lr
-        for axis, halo in enumerate(model.halo(factors)):
-            block = repeat_border(block, axis, -halo, lr.shape[axis] + halo)
+        block = block_of(lr, [(0, n) for n in lr.shape], model.halo(factors))
         full = full + model(block[None], factors)[0][tuple(slice(0, n) for n in data.shape)]
     original = torch.from_numpy((data.astype(np.float32) - low) / (high - low))
     loss = (full.clamp(0, 1) - original).square().sum() / 2
@@ -169,6 +169,19 @@ def test_a_correction_is_a_step_down_the_gradient(factors, with_model, monkeypat
     expected = lr.detach() - slope / math.prod(factors)
     assert torch.allclose(found, expected, atol=2e-4)
     assert (expected - lr).abs().max() > 20 * 2e-4
+
+
+@pytest.mark.parametrize("fall", [3.5, 12.0, 25.0])
+@pytest.mark.parametrize("target", [25.0, 29.1, 31.0])
+def test_the_step_of_a_psnr_is_found_however_fast_it_falls(fall, target):
+    def reached(step):
+        return 30 - fall * (step - 4) - (step - 4) ** 2
+
+    tried = [(4.0, reached(4.0))]
+    while abs(tried[-1][1] - target) > PSNR_TOLERANCE / 2:
+        step = _next_step(tried, target)
+        tried.append((step, reached(step)))
+        assert len(tried) <= MOST_FITS
 
 
 @pytest.mark.parametrize("target", [{"ratio": 40}, {"psnr": 29}])

@@ -7,7 +7,7 @@ import torch
 from inrformat.errors import UsageError
 from inrformat.models.light import LightSR
 from inrformat.models.registry import create_model, default_model
-from inrformat.models.sr import super_resolve
+from inrformat.models.sr import block_of, super_resolve
 from inrformat.models.srdensenet import SRDenseNet
 from inrformat.phantom import head_phantom
 from inrformat.resample import lr_shape, upsample
@@ -43,6 +43,16 @@ def tiny_dense(seed=0):
     model = SRDenseNet(blocks=2, layers=3, growth=4, maps=8)
     torch.nn.init.normal_(model.reconstruction.weight, std=0.1)
     return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "box", [((0, 4), (2, 5), (0, 1)), ((3, 4), (0, 9), (6, 7)), ((1, 2), (3, 4), (2, 3))]
+)
+def test_a_block_is_of_the_grid_with_its_border_repeated(box):
+    lr, halo = grid((4, 9, 7)), (2, 12, 1)
+    padded = np.pad(lr.numpy(), [(h, h) for h in halo], mode="edge")
+    expected = padded[tuple(slice(a, b + 2 * h) for (a, b), h in zip(box, halo, strict=True))]
+    assert np.array_equal(block_of(lr, box, halo).numpy(), expected)
 
 
 def test_light_parameters_by_hand():

@@ -22,6 +22,12 @@ from inrformat.resample import downsample
 STEPS = 40
 
 
+@pytest.fixture(autouse=True)
+def quick_steps(monkeypatch):
+    """On blocks as small as these volumes deserve."""
+    monkeypatch.setattr(sr_tuning, "BLOCK_WORK", 3e8)
+
+
 def coded(factors, share):
     """(volume, its LR grid as coding gives it back)"""
     volume = inrformat.head_phantom((24, 64, 60)).data

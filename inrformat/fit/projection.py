@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.sr import SRModel, fast_dtype, repeat_border, spans_of, super_resolve
+from ..models.sr import SRModel, block_of, fast_dtype, spans_of, super_resolve
 from ..resample import SUPPORT, Shape, downsample, upsample
 from ..volume import Array
 
@@ -98,9 +98,7 @@ def _enlarged(
     )
     full = upsample(lr, factors, shape, z0, z1, y0=y0, y1=y1, x0=x0, x1=x1)
     if model is not None:
-        block = lr
-        for axis, ((a, b), halo) in enumerate(zip(core, model.halo(factors), strict=True)):
-            block = repeat_border(block, axis, a - halo, b + halo)
+        block = block_of(lr, core, model.halo(factors))
         detail = model(block[None], factors, fast_dtype(lr.device))[0].nan_to_num(0.0, 0.0, 0.0)
         full = full + detail[: z1 - z0, : y1 - y0, : x1 - x0]
     return full.clamp(0, 1)

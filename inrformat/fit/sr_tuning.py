@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..models.sr import SRModel, fast_dtype, repeat_border
+from ..models.sr import SRModel, block_of, fast_dtype
 from ..models.sr_changes import LARGEST, MOST_RANK, Change, pack
 from ..resample import Shape, upsample
 from ..volume import Array
@@ -212,9 +212,7 @@ class _Blocks:
             shift = self.random.integers(-self.side // 2, self.side // 2 + 1, 3)
             most = [max(n - self.side, 0) for n in self.target.lr.shape]
             z, y, x = np.clip(self.corners[which] + shift, 0, most).tolist()
-            lr = self.target.lr
-            for axis, (start, halo) in enumerate(zip((z, y, x), self.halo, strict=True)):
-                lr = repeat_border(lr, axis, start - halo, start + self.side + halo)
+            lr = block_of(self.target.lr, [(a, a + self.side) for a in (z, y, x)], self.halo)
             lacking, there = self.target.block((z, y, x), self.side)
             blocks.append((lr, lacking, there / (len(self.corners) * self.chance[which])))
         lrs, lackings, weights = zip(*blocks, strict=True)

@@ -131,9 +131,7 @@ def super_resolve(
         spans[1:] = [[(0, n)] for n in lr.shape[1:]]
     with torch.inference_mode(), precision.as_written(lr.device):
         for corner in product(*spans):
-            block = lr
-            for axis, ((a, b), halo) in enumerate(zip(corner, model.halo(fs), strict=True)):
-                block = repeat_border(block, axis, a - halo, b + halo)
+            block = block_of(lr, corner, model.halo(fs))
             detail = model(block[None], fs, dtype)[0]  # (z fz, y fy, x fx), from LR voxel a of each axis on
             detail.nan_to_num_(0.0, 0.0, 0.0)  # what float32 does not hold is no detail
             into, take = [], []
@@ -153,9 +151,16 @@ def spans_of(start: int, stop: int, f: int, size: int) -> list[tuple[int, int]]:
     return list(pairwise(ends))
 
 
-def repeat_border(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
-    """The slice [start:stop] of an axis; beyond either end its first or last voxel is repeated."""
-    n = x.shape[axis]
-    if start >= 0 and stop <= n:
-        return x.narrow(axis, start, stop - start)
-    return x.index_select(axis, torch.arange(start, stop, device=x.device).clamp(0, n - 1))
+def block_of(lr: Tensor, box: Sequence[tuple[int, int]], halo: Shape) -> Tensor:
+    """A box ((z0, z1), ...) of an LR grid with a halo; beyond the grid its border is repeated.
+
+    A view of the grid, or a copy of no more than the block.
+    """
+    ends = [(start - h, stop + h) for (start, stop), h in zip(box, halo, strict=True)]
+    inside = [(max(start, 0), min(stop, n)) for (start, stop), n in zip(ends, lr.shape, strict=True)]
+    block = lr[tuple(slice(*part) for part in inside)]
+    for axis, ((start, stop), (first, last)) in enumerate(zip(ends, inside, strict=True)):
+        if (start, stop) != (first, last):
+            at = torch.arange(start, stop, device=lr.device).clamp_(first, last - 1)
+            block = block.index_select(axis, at - first)
+    return block
