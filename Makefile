@@ -24,7 +24,7 @@ demo: $(READY)  ## encode and decode a generated head, and draw it: out/demo.png
 	$(BIN)/inrformat demo out
 
 test: lint  ## check style and types, then run the tests (those on real data if $INRFORMAT_DATA has it)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
