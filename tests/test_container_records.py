@@ -113,7 +113,7 @@ def test_a_changed_record_with_right_checksums_is_one_of_our_errors(data: st.Dat
         "\ud800",
         {1, 2},
         np.int64(1),
-        object(),
+        Ellipsis,
     ],
     ids=repr,
 )
