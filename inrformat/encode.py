@@ -45,11 +45,17 @@ OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
 ERROR_GROWTH = 0.3
 """A finer grid of the same bytes is expected to be coded worse: by this power of its points."""
+HOPELESS = 1.3
+"""A rival is not coded where so many times the least error is expected of it."""
+ROUGH = 0.1
+"""By which share of their bytes grids may miss them while they are compared."""
+RIVAL = 1.15
+"""Grids of less than so many times the least error are rivals: a model gains up to 0.5 dB more by being
+adapted to one than to another."""
 MISSED = 0.01
 """By which share of its bytes a file may miss them before its grid is coded once more."""
 BETTER = 0.99
-"""A finer grid is taken where the error is less than this part of a coarser one's: it takes longer to decode,
-and where bytes are few a model gains less by being adapted to it (0.2 dB on a chest CT at 3,000:1)."""
+"""A finer grid is taken where its error is less than this part of a coarser's: it takes longer to decode."""
 LARGEST_VALUE, LEAST_RANGE = 1e37, 1e-30
 """Of float32 volumes: resampling and scaling are then float32 numbers, and normal ones."""
 TUNED_VOXELS = 1 << 19
@@ -161,32 +167,57 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
     from .fit.latents import FIRST_STEP
     from .fit.plan import WORTHWHILE
 
-    best: Coded | None = None
+    found: list[Coded] = []
     step, coding, points = FIRST_STEP, 0.0, 1
+    hopeless = HOPELESS if job.preset.trial else WORTHWHILE
     for grid in job.grids(factors, job.preset.projections):
         finer = math.prod(grid.lr_shape) / points
         expected = grid.loss + coding * finer**ERROR_GROWTH
-        if best is not None and expected >= WORTHWHILE * best.expected:
+        if found and expected >= hopeless * min(coded.expected for coded in found):
             continue
         room = job.room(size, grid.factors)
         with bar.stage("coding"):
-            step, attempt = grid.of_size(room, max(step, FIRST_STEP / 30))
+            step, attempt = grid.of_size(room, max(step, FIRST_STEP / 30), ROUGH)
             error = job.squared_error(attempt, job.supported_model(grid.factors), sample=True)
         coded = Coded(grid, step, room, attempt, error)
-        if best is not None and not coded.close:
+        if found and not coded.close:
             continue
-        if best is not None and not best.close:
-            best = None  # that grid has not room for as many bytes
+        if found and not found[-1].close:
+            found.clear()  # that grid has not room for as many bytes
         coding, points = attempt.error, math.prod(grid.lr_shape)
-        if best is None or coded.error < BETTER * best.error:
-            best = coded
-    assert best is not None
-    return _adapted(job, best, bar)
+        found = _rivals([*found, coded], job.preset.trial)
+    if len(found) > 1:
+        found = [_least(found, [_tried(job, coded, bar).fair for coded in found])]
+    return _adapted(job, found[0], bar)
+
+
+def _rivals(found: list[Coded], trial: float) -> list[Coded]:
+    """The best of grids, and those that may come to be better, where models are to be tried on them."""
+    errors = [coded.fair for coded in found]
+    if not trial:
+        return [_least(found, errors)]
+    return [coded for coded, error in zip(found, errors, strict=True) if error < RIVAL * min(errors)]
+
+
+def _least(found: list[Coded], errors: list[float]) -> Coded:
+    """The one of the least error; a finer one only where that pays."""
+    best = 0
+    for i in range(1, len(found)):
+        if errors[i] < BETTER * errors[best]:
+            best = i
+    return found[best]
+
+
+def _tried(job: Job, coded: Coded, bar: Bar) -> Coded:
+    """With a model that was adapted to the grid for a part of the steps."""
+    attempt = job.adapted(coded.attempt, coded.room, bar, job.preset.trial)
+    error = job.squared_error(attempt, job.supported_model(attempt.factors), sample=True)
+    return replace(coded, attempt=attempt, error=error)
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A grid by latents of some step, which were to take `room` bytes; its error on a sample of slabs."""
+    """A grid by latents of some step, of about `room` bytes; its error on a sample of slabs."""
 
     grid: Grid
     step: float
@@ -200,9 +231,15 @@ class Coded:
         return self.grid.loss + self.attempt.error
 
     @property
+    def fair(self) -> float:
+        """The error as it would be of `room` bytes, for what coding makes of it goes with one over them."""
+        share = self.attempt.error / self.expected if self.expected else 0.0
+        return self.error * (1 + share * (self.attempt.size / self.room - 1))
+
+    @property
     def close(self) -> bool:
         """Whether they take about as many."""
-        return abs(self.attempt.size / self.room - 1) <= RATIO_TOLERANCE
+        return abs(math.log(self.attempt.size / self.room)) <= ROUGH
 
 
 def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:

@@ -270,8 +270,11 @@ class Job:
         )
         return size + counted - own
 
-    def adapted(self, attempt: Attempt, size: float, bar: Bar) -> Attempt:
-        """With a super-resolution model fitted to the volume, if the preset and `size` (bytes) allow it."""
+    def adapted(self, attempt: Attempt, size: float, bar: Bar, share: float = 1.0) -> Attempt:
+        """With a super-resolution model fitted to the volume, if the preset and `size` (bytes) allow it.
+
+        share   of the preset's steps.
+        """
         from .fit import sr_tuning
 
         model = self.supported_model(attempt.factors)
@@ -281,8 +284,8 @@ class Job:
             with self.open(attempt, None) as file:
                 lr = file.codes().to(self.device).float() / (1 << base_network.CODE_BITS)
             target = sr_tuning.Target(lr, attempt.factors, self.volume.data, self.span, size)
-            steps = self.preset.adapting_steps(self.volume.data.size)
-            seconds = self.settings.seconds or math.inf
+            steps = math.ceil(share * self.preset.adapting_steps(self.volume.data.size))
+            seconds = share * (self.settings.seconds or math.inf)
             changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set, seconds)
             adapted = replace(attempt, changes=changes)
             before = min(self.squared_error(attempt, m, sample=True) for m in (model, None))

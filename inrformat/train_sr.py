@@ -8,9 +8,9 @@ and asks the model for the original. The loss is the squared error, since PSNR i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, pi
 from typing import Any
 
@@ -98,31 +98,83 @@ def train_sr(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = deepcopy(start) if start is not None else create_model(kind, config)
-    model.header = model.file = None  # it is another model from now on
-    model = model.to(device).train().requires_grad_(True)
-    average = deepcopy(model).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4, betas=(0.9, 0.99))
-    dtype = fast_dtype(device)
     choices = _choices(model, factors)
-    scales: dict[tuple[int, Shape], float] = {}
-    means = np.zeros(2)  # of the errors, model's and Lanczos's
-    step, done, began = 0, 0.0, time.monotonic()
-    while done < 1.0:
-        rate = min(1.0, 0.05 + done / 0.02) * (0.01 + 0.99 * (1 + cos(pi * done)) / 2)  # warm up, cosine
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * rate
+
+    def draw() -> Lesson:
         which = _pick(rng, [a.size**0.5 for a in arrays])
         chosen = _factors(model, choices, rng)
         hr = _blocks(arrays[which], ranges[which], chosen, model, patch, batch, rng)
         with torch.no_grad():
             lr, lanczos, target = _pair(hr.to(device), chosen, model.halo(chosen), rng)
-        detail = model(lr, chosen, dtype)[tuple(slice(0, n) for n in target.shape)]
-        error = (lanczos + detail - target).square().mean()
+        return Lesson((which, chosen), chosen, lr, target - lanczos)
+
+    last: list[TrainProgress] = []
+
+    def report(now: TrainProgress) -> None:
+        last[:] = [now]
+        if progress is not None:
+            progress(now)
+
+    average = learn(
+        model, draw, steps=steps, seconds=seconds, device=device, rate=learning_rate, progress=report
+    )
+    if progress is not None and validation:
+        gains = tuple(
+            (i, f, gain_db(average, v, f))
+            for i, v in enumerate(validation)
+            for f in ((4, 4, 4), (1, 4, 4), (2, 2, 2), (1, 2, 2))
+            if average.supports(f)
+        )
+        progress(replace(last[0], done=1.0, gains=gains))
+    return average
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a step learns from.
+
+    key      what counts as one: errors are relative to what Lanczos gets wrong there, on average.
+    lr       LR blocks (b, z, y, x) with their halo.
+    lacking  (b, z fz, y fy, x fx): what Lanczos lacks; as far as it goes, where the model gives more.
+    """
+
+    key: Hashable
+    factors: Shape
+    lr: Tensor
+    lacking: Tensor
+
+
+def learn(
+    model: SRModel,
+    draw: Callable[[], Lesson],
+    *,
+    steps: int | None,
+    seconds: float | None,
+    device: str | torch.device = "cpu",
+    rate: float = 2e-3,
+    progress: Callable[[TrainProgress], None] | None = None,
+) -> SRModel:
+    """Train a model on what `draw` gives; return the mean of its late weights, on the CPU, in eval mode."""
+    model.header = model.file = None  # it is another model from now on
+    model = model.to(device).train().requires_grad_(True)
+    average = deepcopy(model).eval()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4, betas=(0.9, 0.99))
+    dtype = fast_dtype(device)
+    scales: dict[Hashable, float] = {}
+    means = np.zeros(2)  # of the errors, model's and Lanczos's
+    step, done, began = 0, 0.0, time.monotonic()
+    while done < 1.0:
+        share = min(1.0, 0.05 + done / 0.02) * (0.01 + 0.99 * (1 + cos(pi * done)) / 2)  # warm up, cosine
+        for group in optimizer.param_groups:
+            group["lr"] = rate * share
+        lesson = draw()
+        lacking = lesson.lacking
+        detail = model(lesson.lr, lesson.factors, dtype)[tuple(slice(0, n) for n in lacking.shape)]
+        error = (detail - lacking).square().mean()
         # every volume and factor counts alike: the error relative to that of Lanczos there, on average
-        before = max(float((lanczos - target).square().mean()), 1e-12)
-        key = (which, chosen)
-        scales[key] = 0.9 * scales.get(key, before) + 0.1 * before
-        loss = error / scales[key]
+        before = max(float(lacking.square().mean()), 1e-12)
+        scales[lesson.key] = 0.9 * scales.get(lesson.key, before) + 0.1 * before
+        loss = error / scales[lesson.key]
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -132,20 +184,11 @@ def train_sr(
         with torch.no_grad():
             for mean, value in zip(average.parameters(), model.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
-        means += (np.array([float(loss.detach()), before / scales[key]]) - means) * max(0.01, 1 / step)
+        means += (np.array([float(loss.detach()), before / scales[lesson.key]]) - means) * max(0.01, 1 / step)
         done = step / steps if steps else (time.monotonic() - began) / (seconds or 1.0)
         if progress is not None:
             progress(TrainProgress(step, min(done, 1.0), float(means[0] / means[1])))
-    average = average.cpu()
-    if progress is not None and validation:
-        gains = tuple(
-            (i, f, gain_db(average, v, f))
-            for i, v in enumerate(validation)
-            for f in ((4, 4, 4), (1, 4, 4), (2, 2, 2), (1, 2, 2))
-            if average.supports(f)
-        )
-        progress(TrainProgress(step, 1.0, float(means[0] / means[1]), gains))
-    return average
+    return average.cpu()
 
 
 def gain_db(model: SRModel, volume: Volume | npt.NDArray[Any], factors: Shape) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import shlex
@@ -143,7 +144,17 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["archive", "curves", "curves_table", "lossless", "train_latents", "train_restorer", "weights"]
+    "name",
+    [
+        "archive",
+        "curves",
+        "curves_table",
+        "lossless",
+        "train_coded",
+        "train_latents",
+        "train_restorer",
+        "weights",
+    ],
 )
 def test_the_benchmarks_start(name, monkeypatch, capsys):
     """They import what there is: that they run through is seen when they are run."""
@@ -154,3 +165,16 @@ def test_the_benchmarks_start(name, monkeypatch, capsys):
         runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
     assert ended.value.code == 0
     assert "usage" in capsys.readouterr().out
+
+
+def test_volumes_are_made_by_code(monkeypatch):
+    """What super-resolution is trained on besides real series: whole, and the same each time."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    leaves = importlib.import_module("leaves")
+    monkeypatch.setattr(leaves, "THIN", (20, 48, 40))
+    monkeypatch.setattr(leaves, "THICK", (12, 48, 40))
+    (first, spacing), (again, _), (thick, apart) = (leaves.leaves(number) for number in (0, 0, 2))
+    assert first.shape == (20, 48, 40) and thick.shape == (12, 48, 40)
+    assert spacing == (1.0, 1.0, 1.0) and apart == (2.2, 1.0, 1.0)
+    assert np.array_equal(first, again)
+    assert first.max() <= leaves.WHITE and first.std() > 0.02 * leaves.WHITE

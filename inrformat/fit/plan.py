@@ -42,6 +42,7 @@ class Preset:
     projections, corrections   how often the LR grid of latents is brought closer at full size, before it is
              coded and after it was; see fit.projection.
     adapting steps in which a super-resolution model is fitted to the volume; see fit.sr_tuning.
+    trial    the share of them after which grids of nearly the same error are compared; 0: before any.
     tuning   how much of a lossless or bounded file's context model is fitted to the volume; see fit.tuning.
     """
 
@@ -53,6 +54,7 @@ class Preset:
     projections: int = 0
     corrections: int = 0
     adapting: int = 0
+    trial: float = 0.0
     tuning: int = 0
 
     def adapting_steps(self, voxels: int) -> int:
@@ -68,10 +70,17 @@ PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="
 PRESETS = {
     "fast": Preset(FitSettings(steps=1200), 4000, 0.4, adapting=250),
     "balanced": Preset(
-        FitSettings(steps=4000), 8000, 0.5, projections=2, corrections=1, adapting=2500, tuning=2
+        FitSettings(steps=4000), 8000, 0.5, projections=2, corrections=1, adapting=2500, trial=0.2, tuning=2
     ),
     "best": Preset(
-        FitSettings(steps=40_000), 16_000, 0.5, projections=4, corrections=2, adapting=20_000, tuning=10
+        FitSettings(steps=40_000),
+        16_000,
+        0.5,
+        projections=4,
+        corrections=2,
+        adapting=20_000,
+        trial=0.1,
+        tuning=10,
     ),
     "paper": Preset(PAPER, 0, 0, factors=(4, 4, 4), base="siren"),
 }
