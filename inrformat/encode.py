@@ -169,7 +169,8 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
 
     found: list[Coded] = []
     step, coding, points = FIRST_STEP, 0.0, 1
-    hopeless = HOPELESS if job.preset.trial else WORTHWHILE
+    trial = 0.0 if job.settings.seconds else job.preset.trial  # what has little time is fitted once
+    hopeless = HOPELESS if trial else WORTHWHILE
     for grid in job.grids(factors, job.preset.projections):
         finer = math.prod(grid.lr_shape) / points
         expected = grid.loss + coding * finer**ERROR_GROWTH
@@ -185,9 +186,9 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
         if found and not found[-1].close:
             found.clear()  # that grid has not room for as many bytes
         coding, points = attempt.error, math.prod(grid.lr_shape)
-        found = _rivals([*found, coded], job.preset.trial)
+        found = _rivals([*found, coded], trial)
     if len(found) > 1:
-        found = [_least(found, [_tried(job, coded, bar).fair for coded in found])]
+        found = [_least(found, [_tried(job, coded, trial, bar).fair for coded in found])]
     return _adapted(job, found[0], bar)
 
 
@@ -208,9 +209,9 @@ def _least(found: list[Coded], errors: list[float]) -> Coded:
     return found[best]
 
 
-def _tried(job: Job, coded: Coded, bar: Bar) -> Coded:
-    """With a model that was adapted to the grid for a part of the steps."""
-    attempt = job.adapted(coded.attempt, coded.room, bar, job.preset.trial)
+def _tried(job: Job, coded: Coded, trial: float, bar: Bar) -> Coded:
+    """With a model that was adapted to the grid in that share of the steps."""
+    attempt = job.adapted(coded.attempt, coded.room, bar, trial)
     error = job.squared_error(attempt, job.supported_model(attempt.factors), sample=True)
     return replace(coded, attempt=attempt, error=error)
 
@@ -273,18 +274,22 @@ def _corrected(
 
     As it was, where that comes no closer.
     """
+
+    def cost(coded: Attempt) -> float:
+        return coded.size * job.squared_error(coded, job.best_model(coded), sample=True)
+
     for _ in range(job.corrections(grid.factors)):
+        better: tuple[Grid, float, Attempt] | None = None
         with bar.stage("correcting"):
-            closer = grid.corrected(attempt)
-            if closer is None:
-                break
-            own_step, again = _coded_anew(closer, step, attempt, size)
-            before, after = (
-                a.size * job.squared_error(a, job.best_model(a), sample=True) for a in (attempt, again)
-            )
-        if after >= before:
+            least = cost(attempt)
+            for closer in grid.corrected(attempt):
+                own_step, again = _coded_anew(closer, step, attempt, size)
+                if (own := cost(again)) >= least:
+                    break
+                least, better = own, (closer, own_step, again)
+        if better is None:
             break
-        grid, step, attempt = closer, own_step, again
+        grid, step, attempt = better
     return grid, step, attempt
 
 

@@ -52,6 +52,9 @@ SKETCH_BYTES, SKETCH_RATIO = (400, 4000), 5000
 LEAST_ADAPTED = 6000
 """In files of fewer bytes there is no room for changes to a model."""
 SKETCH_STEPS = 300
+FURTHER = 1.25
+"""How far beyond the best place a corrected grid is tried, for coding takes it some of the way back: of 1,
+1.1, 1.2, 1.25 and 1.4 times a head phantom took this best (by 0.17 dB), a chest CT 1 to 1.15."""
 
 
 def check_factors(factors: Sequence[int], shape: Shape) -> Shape:
@@ -285,7 +288,7 @@ class Job:
                 lr = file.codes().to(self.device).float() / (1 << base_network.CODE_BITS)
             target = sr_tuning.Target(lr, attempt.factors, self.volume.data, self.span, size)
             steps = math.ceil(share * self.preset.adapting_steps(self.volume.data.size))
-            seconds = share * (self.settings.seconds or math.inf)
+            seconds = self.settings.seconds or math.inf
             changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set, seconds)
             adapted = replace(attempt, changes=changes)
             before = min(self.squared_error(attempt, m, sample=True) for m in (model, None))
@@ -385,10 +388,10 @@ class Grid:
         spacing = [s * f for s, f in zip(self.job.volume.spacing, self.factors, strict=True)]
         return Analysis(self.codes, spacing)
 
-    def corrected(self, attempt: Attempt) -> Grid | None:
-        """The grid after it was coded so, corrected for what that got wrong at full size.
+    def corrected(self, attempt: Attempt) -> Iterator[Grid]:
+        """The grid after it was coded so, corrected for what that got wrong at full size; and a bit further.
 
-        None: there is nothing between the grid and the full size.
+        None at all, if there is nothing between the grid and the full size.
         """
         from .fit.projection import corrected
         from .models.sr_changes import apply
@@ -396,7 +399,7 @@ class Grid:
         job = self.job
         base = job.best_model(attempt)
         if base is None and max(self.factors) == 1:
-            return None
+            return
         model = apply(base, attempt.changes) if base is not None and attempt.changes else base
         assert attempt.codes is not None
         scale = 1 << base_network.CODE_BITS
@@ -410,9 +413,11 @@ class Grid:
             there = replace(attempt, codes=moved(share).round_().int())
             return job.squared_error(there, base, sample=True)
 
-        grid = Grid(job, self.factors, self.projections)
-        grid.codes = moved(_least(loss(0.0), loss(0.5), loss(1.0)))
-        return grid
+        best = _least(loss(0.0), loss(0.5), loss(1.0))
+        for share in (best, FURTHER * best):
+            grid = Grid(job, self.factors, self.projections)
+            grid.codes = moved(share)
+            yield grid
 
     def attempt(self, step: float) -> Attempt:
         """The grid by latents of that step."""

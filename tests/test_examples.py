@@ -148,6 +148,7 @@ def test_the_readme_lists_the_exit_codes_and_the_keys(capsys, tmp_path):
     [
         "archive",
         "curves",
+        "curves_join",
         "curves_table",
         "lossless",
         "train_coded",

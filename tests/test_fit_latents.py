@@ -150,7 +150,8 @@ def test_projection_lessens_the_error_at_full_size():
 @pytest.mark.parametrize("factors", [(1, 1, 1), (1, 2, 2), (2, 2, 4)])
 @pytest.mark.parametrize("with_model", [False, True])
 def test_a_correction_is_a_step_down_the_gradient(factors, with_model, monkeypatch):
-    """Tile by tile it is what torch makes of the whole volume at once."""
+    """Tile by tile it is what torch makes of the whole volume at once, in the same arithmetic."""
+    monkeypatch.setattr(projection, "fast_dtype", lambda device: torch.float32)
     data = HEAD.data[:23, :41, :37]
     low, high = (float(v) for v in (data.min(), data.max()))
     model = registry.default_model() if with_model else None
@@ -184,7 +185,7 @@ def test_the_step_of_a_psnr_is_found_however_fast_it_falls(fall, target):
         assert len(tried) <= MOST_FITS
 
 
-@pytest.mark.parametrize("target", [{"ratio": 40}, {"psnr": 29}])
+@pytest.mark.parametrize("target", [{"ratio": 40}, {"psnr": 33}])
 def test_a_corrected_grid_is_closer_for_its_bytes(target, monkeypatch):
     """The same file but for the correction: fewer bytes, or less error."""
     found = []

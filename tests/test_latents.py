@@ -383,3 +383,11 @@ def test_norms_are_those_of_the_pyramid():
         grid[..., place] = 50000
         inverse(grid, levels_of([1])[0])
         assert float(grid.double().norm()) / 50000 == pytest.approx(norm, rel=1e-3)
+
+
+def test_a_pyramid_goes_down_to_four_points():
+    """Coarse smooth points are dear: a MEMPRAGE's grid of (4, 4, 4) lost 0.36 dB in 4,000 bytes by stopping at eight."""
+    assert wavelet.halving((44, 48, 48), (1.0, 1.0, 1.0)) == (7, 7, 7)
+    assert wavelet.halving((7, 7, 8), (1.0, 1.0, 1.0)) == (1,)
+    assert wavelet.halving((55, 128, 96), (2.5, 1.7, 1.7))[-1] == 2
+    assert wavelet.halving((7, 7, 7), (1.0, 1.0, 1.0)) == ()

@@ -154,7 +154,7 @@ def gain(levels: Sequence[Level], number: int, pattern: int) -> float:
     return total
 
 
-def halving(shape: Sequence[int], spacing: Sequence[float], least: int = 8) -> tuple[int, ...]:
+def halving(shape: Sequence[int], spacing: Sequence[float], least: int = 4) -> tuple[int, ...]:
     """The levels of a grid, from the finest: each halves the axes whose points lie closest.
 
     An axis is halved while it keeps `least` points, and waits while others are much finer in millimetres.

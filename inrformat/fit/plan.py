@@ -70,14 +70,14 @@ PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="
 PRESETS = {
     "fast": Preset(FitSettings(steps=1200), 4000, 0.4, adapting=250),
     "balanced": Preset(
-        FitSettings(steps=4000), 8000, 0.5, projections=2, corrections=1, adapting=2500, trial=0.2, tuning=2
+        FitSettings(steps=4000), 8000, 0.5, projections=2, corrections=2, adapting=2500, trial=0.2, tuning=2
     ),
     "best": Preset(
         FitSettings(steps=40_000),
         16_000,
         0.5,
         projections=4,
-        corrections=2,
+        corrections=4,
         adapting=20_000,
         trial=0.1,
         tuning=10,

@@ -34,7 +34,7 @@ M = TypeVar("M", bound=IntegerModel)
 
 KINDS: Mapping[str, type[SRModel]] = {kind.kind: kind for kind in (LightSR, SRDenseNet)}
 SHIPPED = Path(__file__).parent / "weights"
-DEFAULT = "light-2.inrm"
+DEFAULT = "light-3.inrm"
 DEFAULT_RESTORER = "restore-1.inrm"
 DEFAULT_CONTEXT = "context-2.inrm"
 DEFAULT_LATENTS = "latents-3.inrm"
