@@ -35,6 +35,8 @@ LEAST_NETWORK = 120
 """Bytes below which not even the narrowest network fits."""
 MOST_FITS = 6
 """How many networks are fitted, at the most, to reach a PSNR."""
+MOST_CODINGS = 12
+"""How many times latents are coded for one, which of a few thousand voxels follows the step in leaps."""
 DECIBELS_PER_DOUBLING = 2.0
 """How much the PSNR is expected to rise with twice the bytes, until two sizes have been measured."""
 DECIBELS_PER_DECADE = 12.0
@@ -316,7 +318,7 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
     grid, step, attempt = _corrected(job, grid, step, attempt, size, bar)
     middle, best = target + PSNR_TOLERANCE / 2, (math.inf, attempt)
     tried: list[tuple[float, float]] = []  # log10 of the step, dB reached at full size
-    for _ in range(MOST_FITS):
+    for _ in range(MOST_CODINGS):
         with bar.stage("measuring"):
             reached = _psnr(job, attempt)
         tried.append((math.log10(step), min(reached, 2 * middle)))  # it may be exact

@@ -135,7 +135,8 @@ def _multiplies_bytes_fast() -> bool:
 
 
 def _activations(sums: torch.Tensor) -> torch.Tensor:
-    return sums.mul(1 / SCALE).round_().clamp_(0, GREATEST)
+    # By a tensor: by a number, whole sums would become of the caller's default type.
+    return sums.mul(torch.tensor(1 / SCALE, dtype=torch.float32)).round_().clamp_(0, GREATEST)
 
 
 class IntegerModel:
