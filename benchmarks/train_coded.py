@@ -4,7 +4,8 @@
                                      [--rate 1e-3] [--seed 0] [--cache DIR]
 
 `train-sr` damages blocks by rounding alone; here whole grids are coded, every latent chosen by its cost, at steps that
-files of 100:1 to 3,000:1 take. On the public series but for the chest CT and the FSE, on which it is measured, and on
+files of 100:1 to 3,000:1 take; half of those of the series are corrected for the model that is gone on from, before
+and after, as `balanced` corrects them. On the public series but for the chest CT and the FSE, on which it is measured, and on
 volumes made by code (leaves.py). What the model to go on from saw, it has seen too: light-2 the FSE. The grids are coded
 once, into DIR (about 1 GiB).
 """
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import product
+from itertools import cycle, product
 from math import inf
 from pathlib import Path
 
@@ -30,15 +31,17 @@ from torch import Tensor
 from inrformat.coding import latent_code
 from inrformat.coding.network import CODE_BITS
 from inrformat.fit.latents import Analysis
+from inrformat.fit.plan import normalised_grid
+from inrformat.fit.projection import corrected, projected
 from inrformat.fit.sr_tuning import Target
 from inrformat.models.registry import default_latents, load_model, save_model
 from inrformat.models.sr import SRModel, block_of, super_resolve
-from inrformat.resample import Shape, downsample
+from inrformat.resample import Shape
 from inrformat.train_sr import Lesson, TrainProgress, learn
 
 FACTORS: dict[Shape, tuple[float, tuple[float, ...]]] = {
-    (2, 2, 2): (0.34, (0.04, 0.08, 0.14, 0.24)),
-    (1, 2, 2): (0.3, (0.05, 0.1, 0.18, 0.35)),
+    (2, 2, 2): (0.34, (0.02, 0.04, 0.08, 0.14, 0.24)),
+    (1, 2, 2): (0.3, (0.025, 0.05, 0.1, 0.18, 0.35)),
     (2, 4, 4): (0.12, (0.03, 0.07, 0.15)),
     (1, 4, 4): (0.12, (0.04, 0.09, 0.18)),
     (4, 4, 4): (0.12, (0.02, 0.06, 0.14)),
@@ -46,6 +49,7 @@ FACTORS: dict[Shape, tuple[float, tuple[float, ...]]] = {
 """How often each factors are trained, and the steps of the latents, in parts of the range."""
 HELD_OUT = {"chest-ct": (0.095, 0.2), "brain-mr-fse": (0.14,)}
 """Measured on at these steps, and not trained on here."""
+PROJECTIONS = 2
 SIDE, BATCH = 24, 2
 EVERY, SLICES = 1000, 8
 TRAINED_ON = (
@@ -56,13 +60,14 @@ TRAINED_ON = (
 
 @dataclass(frozen=True)
 class Series:
-    """A volume (z, y, x), its range, and its spacing."""
+    """A volume (z, y, x), its range, and its spacing; how often it is trained on; whether it was made by code."""
 
     name: str
     data: npt.NDArray[np.generic]
     span: tuple[float, float]
     spacing: tuple[float, float, float]
     weight: float
+    made: bool = False
 
     @classmethod
     def of(cls, name: str) -> Series:
@@ -71,25 +76,34 @@ class Series:
         return cls(name, volume.data, span, volume.spacing, 1.0 + (volume.data.size > 2e7))
 
     @classmethod
-    def made(cls, number: int) -> Series:
+    def of_leaves(cls, number: int) -> Series:
         data, spacing = leaves.leaves(number)
-        return cls(f"synth{number}", data, (0.0, float(leaves.WHITE)), spacing, 0.3)
+        return cls(f"synth{number}", data, (0.0, float(leaves.WHITE)), spacing, 0.3, made=True)
 
-    def coded(self, factors: Shape, share: float, cache: Path) -> Target:
-        """The volume with its LR grid as latents of a step give it back."""
-        path = cache / f"{self.name}-{''.join(map(str, factors))}-{share:.3f}.npy"
+    def coded(self, factors: Shape, share: float, cache: Path, model: SRModel | None = None) -> Target:
+        """The volume with its LR grid as latents of a step give it back; corrected for a model, if any."""
+        kind = "" if model is None else "-corrected"
+        path = cache / f"{self.name}-{''.join(map(str, factors))}-{share:.3f}{kind}.npy"
         if not path.exists():
-            low, high = self.span
-            scale = 1 << CODE_BITS
-            grid = downsample(self.data, factors, torch.device("cpu"))
-            codes = grid.sub_(low).div_(high - low).mul_(scale)
-            spacing = [s * f for s, f in zip(self.spacing, factors, strict=True)]
-            latents = Analysis(codes, spacing).latents(share * scale)
-            parts = latents.pyramid, latents.smooth, latents.bands
-            _, _, grid = latent_code.encode(*parts, default_latents(), latents.wanted)
-            np.save(path, grid.clamp(-scale, 2 * scale - 1).numpy().astype(np.int32))
+            grid = normalised_grid(self.data, self.span, factors, torch.device("cpu"))
+            if model is None:
+                grid = self._latents(grid, factors, share)
+            else:
+                to = self.data, self.span, factors, model
+                grid = self._latents(projected(grid, *to, PROJECTIONS), factors, share)
+                grid = self._latents(corrected(grid, *to), factors, share)
+            np.save(path, grid.mul(1 << CODE_BITS).numpy().astype(np.int32))
         lr = torch.from_numpy(np.load(path)).float() / (1 << CODE_BITS)
         return Target(lr, factors, self.data, self.span, inf)
+
+    def _latents(self, grid: Tensor, factors: Shape, share: float) -> Tensor:
+        """An LR grid, 0 to 1, as latents of a step give it back."""
+        scale = 1 << CODE_BITS
+        spacing = [s * f for s, f in zip(self.spacing, factors, strict=True)]
+        latents = Analysis(grid * scale, spacing).latents(share * scale)
+        parts = latents.pyramid, latents.smooth, latents.bands
+        _, _, codes = latent_code.encode(*parts, default_latents(), latents.wanted)
+        return codes.clamp(-scale, 2 * scale - 1).float() / scale
 
 
 def drawing(model: SRModel, targets: list[tuple[float, Target]], seed: int) -> Callable[[], Lesson]:
@@ -148,11 +162,11 @@ def main() -> None:
         cache = args.cache or Path(scratch)
         cache.mkdir(parents=True, exist_ok=True)
         names = [name for name in HOW if name not in HELD_OUT]
-        series = [Series.of(name) for name in names] + [Series.made(i) for i in range(leaves.COUNT)]
+        series = [Series.of(name) for name in names] + [Series.of_leaves(i) for i in range(leaves.COUNT)]
         targets = [
-            (chance * one.weight / len(shares), one.coded(factors, share, cache))
+            (chance * one.weight / len(shares), one.coded(factors, share, cache, None if one.made else way))
             for factors, (chance, shares) in FACTORS.items()
-            for one, share in product(series, shares)
+            for (one, share), way in zip(product(series, shares), cycle((None, start)), strict=False)
         ]
         held = {
             (name, factors, share): Series.of(name).coded(factors, share, cache)

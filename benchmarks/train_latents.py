@@ -3,10 +3,10 @@
     python benchmarks/train_latents.py OUT.inrm --version N [--seconds 3600] [--seed 0]
                                        [--start FILE.inrm [--hidden 128 48]]
 
-The grids are the volumes themselves and what Lanczos makes of them by several factors. With a model to start
-from the latents are chosen by what they cost in what it has become, as an encoder does. The shipped latents-3
-went on from latents-2, with --seed 7, 46,000 steps in 2,500 s of two cores. latents-1 and latents-2, which have
-no shifts, are of this script before it knew of them, and stay for files that name them.
+The grids are the volumes themselves and what Lanczos makes of them by several factors, as it is and, of those of
+PROJECTED, corrected for the shipped super-resolution, as `balanced` does. With a model to start from the latents are
+chosen by what they cost in what it has become, as an encoder does. latents-1 to latents-3 are of this script before it
+corrected grids, and stay for files that name them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from inrformat.coding.network import CODE_BITS
 from inrformat.container.files import write_bytes
 from inrformat.fit.context import TrainProgress
 from inrformat.fit.latents import Grid, train_latents
-from inrformat.models.registry import load_latents, pack_integers
-from inrformat.resample import downsample
+from inrformat.fit.plan import normalised_grid
+from inrformat.fit.projection import projected
+from inrformat.models.registry import default_model, load_latents, pack_integers
 from inrformat.volume import Volume
 
 FACTORS = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (4, 4, 4))
+PROJECTED, PROJECTIONS = ((1, 2, 2), (2, 2, 2)), 2
 LEAST_SLICES = 12
 TRAINED_ON = (
     "Chest CT and brain MR of FNNDSC/data, T1-weighted MR at 7 T of Hanke et al. 2014, "
@@ -38,13 +40,15 @@ TRAINED_ON = (
 def grids_of(volume: Volume) -> list[Grid]:
     """The volume's LR grids as codes, with their spacing."""
     low, high = float(volume.data.min()), float(volume.data.max())
-    grids = []
-    for z, y, x in FACTORS:
+    sz, sy, sx = volume.spacing
+    model, grids = default_model(), []
+    for factors, rounds in [*((f, 0) for f in FACTORS), *((f, PROJECTIONS) for f in PROJECTED)]:
+        z, y, x = factors
         if len(volume.data) // z < LEAST_SLICES:
             continue
-        grid = downsample(volume.data, (z, y, x), torch.device("cpu"))
-        codes = ((grid - low) / (high - low) * (1 << CODE_BITS)).clamp_(0, (1 << CODE_BITS) - 1)
-        sz, sy, sx = volume.spacing
+        grid = normalised_grid(volume.data, (low, high), factors, torch.device("cpu"))
+        grid = projected(grid, volume.data, (low, high), factors, model, rounds)
+        codes = (grid * (1 << CODE_BITS)).clamp_(0, (1 << CODE_BITS) - 1)
         grids.append((codes.numpy().astype(np.uint16), (z * sz, y * sy, x * sx)))
     return grids
 

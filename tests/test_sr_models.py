@@ -196,7 +196,7 @@ def test_the_shipped_model_says_what_it_is():
     model = default_model()
     assert model.header is not None
     assert model.file is not None
-    assert (model.header.name, model.header.version, model.header.licence) == ("light", 3, "Apache-2.0")
+    assert (model.header.name, model.header.version, model.header.licence) == ("light", 4, "Apache-2.0")
     assert "FNNDSC" in model.header.trained_on
     assert "head phantom" in model.header.trained_on
     assert "made by code" in model.header.trained_on

@@ -34,10 +34,10 @@ M = TypeVar("M", bound=IntegerModel)
 
 KINDS: Mapping[str, type[SRModel]] = {kind.kind: kind for kind in (LightSR, SRDenseNet)}
 SHIPPED = Path(__file__).parent / "weights"
-DEFAULT = "light-3.inrm"
+DEFAULT = "light-4.inrm"
 DEFAULT_RESTORER = "restore-1.inrm"
 DEFAULT_CONTEXT = "context-2.inrm"
-DEFAULT_LATENTS = "latents-3.inrm"
+DEFAULT_LATENTS = "latents-4.inrm"
 SUFFIX = ".inrm"
 FOLDERS = "INRFORMAT_MODELS"
 """The environment variable that names further folders with models, separated as in PATH."""
