@@ -525,7 +525,10 @@ def _info(options: argparse.Namespace) -> Report:
     lines += ["", "  section      offset       bytes  share"]
     for section in found.sections:
         share = 100 * section["length"] / found.bytes
-        lines.append(f"  {section['type']:<8}{section['offset']:>11,}{section['length']:>12,}{share:>6.1f}%")
+        holds = "".join(f"  {name}" for name in section.get("holds", ()))
+        lines.append(
+            f"  {section['type']:<8}{section['offset']:>11,}{section['length']:>12,}{share:>6.1f}%{holds}"
+        )
     rest = found.bytes - sum(section["length"] for section in found.sections)
     lines.append(f"  {'frame':<19}{rest:>12,}{100 * rest / found.bytes:>6.1f}%")
     return document, "\n".join(lines)

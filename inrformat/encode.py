@@ -14,6 +14,7 @@ from .container.headers import (
     LARGEST_ERROR,
     LARGEST_SPACING,
     LONGEST_AXIS,
+    LatentHeader,
     Measured,
     Promise,
 )
@@ -367,14 +368,21 @@ def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> byt
 
 
 def _overhead(job: Job, model: SRModel | None) -> int:
-    """Bytes of a file of this model apart from its base network."""
+    """Bytes of a file of this model but its base network, about: what its bundle takes is not known yet."""
+    from .coding.wavelet import halving
     from .fit.train import flat
+    from .resample import lr_shape
 
-    measured = Measured(50.5, 1.5, 50.5, 50.5, 0.5, 1.5, 1.5, 300, 50.5, Promise("ratio", 1.5))
+    a, b, c, d, e, f = (float(np.float32(math.sqrt(n))) for n in (2, 3, 5, 6, 7, 8))
+    measured = Measured(a, 997.0, b, c, d, 499.0, e, 300, f, Promise("ratio", 700.0))
     attempt: Attempt = Fitted.of((1, 1, 1), flat())
     if job.latents:
-        nothing = tuple((section, b"") for section in ("LATN", "LATD"))
-        attempt = Attempt(factors=(1, 1, 1), base="latents", sections=nothing)
+        masks = halving(lr_shape(job.volume.shape, (2, 2, 2)), job.volume.spacing)
+        bands = sum((1 << mask.bit_count()) - 1 for mask in masks) + 1
+        steps = tuple(2999 - number // 3 for number in range(bands))
+        header = LatentHeader(masks, steps, (0,) * bands, 99, job.latent_model.reference)
+        sections = (header.SECTION, header.pack()), ("LATD", b"")
+        attempt = Attempt(factors=(1, 1, 1), base="latents", sections=sections)
     return len(job.build(attempt, model, measured)) - attempt.size
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .container import bundle
 from .container.headers import LatticeHeader, Measured, ModelReference, Provenance
 from .container.limits import DEFAULT_LIMITS, Limits
 from .container.originals import read_originals
@@ -24,7 +25,7 @@ class Info:
     """What a file says of itself. `shape`, `spacing` (mm), `factors` and `lr_shape` are (z, y, x).
 
     bytes, ratio   of the file, and the stored values' bytes over them.
-    sections       type, offset, length and CRC-32C of each section, in file order.
+    sections       type, offset, length and CRC-32C of each section, in file order; what a bundle holds.
     sr             the super-resolution model that the full level needs; None: Lanczos.
     bound          of a lossless or bounded file: whether it is lossless, by how much a value may differ from
                    the original's in stored units (floats: before rounding to float32), and into how many
@@ -99,6 +100,7 @@ def info_of(file: File) -> Info:
         provenance=file.provenance,
         sections=tuple(
             {"type": s.type, "offset": s.offset, "length": s.length, "crc32c": f"{s.crc:08x}"}
+            | ({"holds": list(file.reader.bundled)} if s.type == bundle.SECTION else {})
             for s in layout.sections
         ),
     )

@@ -13,7 +13,9 @@ import numpy as np
 
 from .coding import network as base_network
 from .container import layout
+from .container.bundle import bundled
 from .container.headers import (
+    BUNDLED,
     FACTORS,
     Measured,
     Promise,
@@ -84,8 +86,8 @@ class Attempt:
 
     @property
     def size(self) -> int:
-        """Bytes of what holds the grid, and of what the volume changes in a model."""
-        return sum(len(data) for _, data in self.sections) + len(self.changes)
+        """Bytes of what holds the grid, without what is bundled, and of the changes to a model."""
+        return sum(len(data) for name, data in self.sections if name not in BUNDLED) + len(self.changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +242,7 @@ class Job:
             sections.append(("meas", measured.pack()))
         if steps or attempt.base == "latents" or not self.bricks:  # of bricks alone there is nothing to tell
             sections.append(("prov", provenance.pack()))
-        return layout.build(sections)
+        return layout.build(bundled(sections, BUNDLED))
 
     def open(self, attempt: Attempt, model: SRModel | None) -> File:
         """The file as a decoder sees it."""
@@ -327,15 +329,15 @@ class Job:
         if model is not None:
             lanczos = decibels(self.squared_error(attempt, None), result.peak)
         return Measured(
-            psnr=result.psnr,
+            psnr=_single(result.psnr),
             peak=result.peak,
-            psnr_lanczos=lanczos,
-            lr_psnr=lr_psnr,
-            ssim=float(result.ssim.mean()),
+            psnr_lanczos=_single(lanczos),
+            lr_psnr=_single(lr_psnr),
+            ssim=float(np.float32(result.ssim.mean())),
             max_error=result.max_error,
-            mean_error=result.absolute / result.voxels,
+            mean_error=float(np.float32(result.absolute / result.voxels)),
             worst_slice=result.worst_slice,
-            worst_slice_psnr=result.worst_slice_psnr,
+            worst_slice_psnr=_single(result.worst_slice_psnr),
             promise=promise,
         )
 
@@ -447,6 +449,11 @@ class Grid:
 
         step_for(measure, size, BYTES_EXPONENT, first, close or CLOSE)
         return best[0]
+
+
+def _single(figure: float | None) -> float | None:
+    """A figure to float32, which is exact enough, and shorter in a file."""
+    return None if figure is None else float(np.float32(figure))
 
 
 def _sampled(file: File) -> Iterator[tuple[int, int, Array]]:

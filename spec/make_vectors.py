@@ -14,6 +14,7 @@ import hashlib
 import json
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ sys.path[1:1] = [str(Path(__file__).parents[1] / "tests" / "attacks"), str(Path(
 import latent_vectors
 import lattice_vectors
 import sr_vectors
-from container_cases import HUGE, declares, forge, frame
+from container_cases import HUGE, declares, forge, frame, part, stored, zeros
 
 from inrformat.coding import integers
 from inrformat.coding.network import Layer, Network, _spread, shapes
@@ -48,6 +49,7 @@ from inrformat.container import (
     pack_tensors,
     records,
 )
+from inrformat.container.dictionary import DICTIONARY
 from inrformat.decode import File
 from inrformat.models import registry
 from inrformat.models.sr import super_resolve
@@ -101,6 +103,13 @@ def flat_network(bias: int, bias_shift: int) -> Network:
     zeros = Layer(np.zeros((1, 3), np.int64), np.zeros(1, np.int64), 1, 0, 0)
     return Network((zeros, Layer(np.zeros((1, 1), np.int64), np.array([bias]), 1, 0, bias_shift)))
 
+
+DEFLATED = bytes.fromhex(
+    "03652b16fcd9ea0594714013a714228d0bc0182c38b395432452b642a932903215b08022275331b3b0e2ce4e7037c1dd0d63"
+    "00b3d301502ad9844825079053870266eab0ff413875a094edb08887260e07ac8943013971bc390302679113071346e20097"
+    "dffed81285831d8e44c14e20519c657e91ea1b028c2500"
+)
+"""The records of `bundle-stored`, deflated with the dictionary; libraries may differ in what they write."""
 
 EXAMPLE = Network(
     (
@@ -229,6 +238,12 @@ def _volumes(files: dict[str, bytes]) -> None:
         files[name] = volume(header((1, 2, 2), range=(0.0, high)), flat_network(bias, shift))
 
 
+def _long_bundle(parts: bytes, size: int) -> bytes:
+    """A bundle of sections and one more, of zeros, that takes it to so many bytes."""
+    count = size - len(parts) - 6
+    return b"\x01" + stored(parts + part(b"abcd", b"", count), last=False) + zeros(count)
+
+
 def _networks(files: dict[str, bytes]) -> None:
     plain = random_network(1, 8, 2)
     for depth in range(1, 7):
@@ -302,6 +317,16 @@ def _records(files: dict[str, bytes]) -> None:
     )
     body = [(b"HEAD", header((3, 4, 5)).pack()), (b"SIRN", base_network(plain))]
     files["minor-version-255"] = forge(body, version=(1, 255))
+    records_too = b"".join(
+        part(name, record)
+        for name, record in (body[0], (b"meas", figures.pack()), (b"prov", made.pack()), (b"eMTY", b""))
+    )
+    others = [body[1], (b"meta", meta)]
+    files["bundle-stored"] = forge([(b"BNDL", b"\x01" + stored(records_too)), *others])
+    files["bundle-largest"] = forge([(b"BNDL", _long_bundle(records_too, 65536)), *others])
+    files["bundle-all"] = forge([(b"BNDL", b"\x01" + stored(b"".join(part(*section) for section in body)))])
+    assert zlib.decompressobj(-15, zdict=DICTIONARY).decompress(DEFLATED) == records_too
+    files["bundle-dictionary"] = forge([(b"BNDL", b"\x01" + DEFLATED), *others])
 
     light = small_model("light", half=True, channels=3, layers=2)
     files["model-light"] = with_model(light, (9, 10, 11), (2, 2, 2), random_network(70, 12, 2))
@@ -383,8 +408,35 @@ def _bad_containers(files: Invalid, sections: list[tuple[bytes, bytes]], good: b
     files.add("no-base-network", "missing-section", forge(sections[:1]))
     files.add("unknown-critical", "unknown-critical-section", forge([*sections, (b"Resi", b"")]))
     files.add("newer-major", "unsupported-version", forge(sections, version=(2, 0)))
+    _bad_bundles(files, sections)
     files.add("sections-65", "too-many-sections", forge(sections, count=65))
     files.add("section-length-huge", "section-too-large", entry(1, 3, HUGE))
+
+
+def _bad_bundles(files: Invalid, sections: list[tuple[bytes, bytes]]) -> None:
+    (_, head), siren = sections
+    parts = part(b"HEAD", head)
+
+    def put(name: str, code: str, body: bytes) -> None:
+        files.add(f"bundle-{name}", code, forge([(b"BNDL", body), siren]))
+
+    put("empty", "bad-bundle", b"")
+    put("none", "bad-bundle", b"\x01" + stored(b""))
+    put("dictionary", "unknown-dictionary", b"\x02" + stored(parts))
+    put("garbage", "bad-bundle", b"\x01\x07")
+    put("cut", "bad-bundle", b"\x01" + stored(parts)[:-1])
+    put("appended", "bad-bundle", b"\x01" + stored(parts) + b"x")
+    put("large", "bundle-too-large", _long_bundle(parts, 65537))
+    put("part-cut", "bad-bundle", b"\x01" + stored(parts + b"prov\0"))
+    put("part-long", "bad-bundle", b"\x01" + stored(parts + part(b"prov", b"x", 2)))
+    put("type", "bad-section-type", b"\x01" + stored(parts + part(b"pr0v", b"")))
+    put("nested", "bad-section-type", b"\x01" + stored(parts + part(b"BNDL", b"")))
+    put("twice", "duplicate-section", b"\x01" + stored(2 * parts))
+    put("beside", "duplicate-section", b"\x01" + stored(parts + part(*siren)))
+    put("critical", "unknown-critical-section", b"\x01" + stored(parts + part(b"EVIL", b"")))
+    put("wrong-first", "bad-first-section", b"\x01" + stored(part(b"xyzw", b"") + parts))
+    late = [*sections, (b"BNDL", b"\x01" + stored(part(b"prov", b"")))]
+    files.add("bundle-late", "unknown-critical-section", forge(late))
 
 
 def _bad_records(files: Invalid, head: VolumeHeader, siren: bytes) -> None:

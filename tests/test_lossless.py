@@ -252,7 +252,7 @@ def test_info_of_a_lossless_and_of_a_bounded_file(scan):
 def changed(file, **bodies):
     """The file with other bytes in some sections, and right checksums; None: without the section."""
     with Reader(file) as reader:
-        sections = [(s.type, bodies.get(s.type, reader.read(s.type))) for s in reader.sections]
+        sections = [(name, bodies.get(name, reader.read(name))) for name in reader.types]
     return build([(name, body) for name, body in sections if body is not None])
 
 
@@ -395,7 +395,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path):
 def test_an_unknown_context_model_is_said_to_be_missing(scan):
     _, file = scan
     with Reader(file) as reader:
-        sections = [(s.type, reader.read(s.type)) for s in reader.sections]
+        sections = [(name, reader.read(name)) for name in reader.types]
     header = LatticeHeader.unpack(dict(sections)["LATT"])
     other = header.model.__class__("other", 1, bytes(32))
     changed = LatticeHeader(**{**header.__dict__, "model": other}).pack()

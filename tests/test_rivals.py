@@ -54,10 +54,10 @@ def test_the_grid_is_taken_to_which_a_model_adapts_best(monkeypatch):
         return replace(coded, error=float(coded.grid.factors != wish))
 
     monkeypatch.setattr(encoding, "_tried", wished)
-    inrformat.encode(volume, ratio=40, preset="balanced", seconds=60, progress=False)
+    inrformat.encode(volume, ratio=50, preset="balanced", seconds=60, progress=False)
     assert not tried  # what has little time is fitted once
     for wish in ((1, 2, 2), (2, 2, 2)):
-        data = inrformat.encode(volume, ratio=40, preset="balanced", progress=False)
+        data = inrformat.encode(volume, ratio=50, preset="balanced", progress=False)
         assert inrformat.info(data).factors == wish
         inrformat.verify(data, original=volume)
     assert {(1, 2, 2), (2, 2, 2)} <= set(tried)

@@ -37,6 +37,7 @@ PUBLISHED_LATENTS = "05679dd9b27ebf1fdbc3cd1249c5e5e7ca51ff9164415d5d94423e203c2
 PUBLISHED_SHIFTS = "8516e324c13cc023eb560d4c5e37e0a15688a12f4bce2e5d84be6edfe378b038"
 PUBLISHED_SR = "1a82a3281758be59d6a6a3edd595728ca3d80a2c5bdccf68ab2a29a9b658dd41"
 """Of those of super-resolution at (1, 1, 1), and of changes to its model."""
+PUBLISHED_BUNDLE = "54424d5749ef595cb30df75dec8e2c2eed1f0780ce5e93242ac528e17c1fa8b3"
 
 
 def read(path: str) -> bytes:
@@ -76,7 +77,9 @@ def test_the_vectors_are_small() -> None:
 def test_files_of_version_1_decode_for_ever() -> None:
     """A published vector never changes and is never taken away. New ones are appended here by their own line."""
     assert (MAJOR, MINOR) == (1, 0), "a new version keeps the vectors of the old one: extend this test"
-    first, lattice, predictors, zones, latents, shifts, preview, sr = (hashlib.sha256() for _ in range(8))
+    first, bundle, lattice, predictors, zones, latents, shifts, preview, sr = (
+        hashlib.sha256() for _ in range(9)
+    )
     for path, entry in sorted(VALID.items()):
         line = f"{path} {entry['sha256']} {entry['preview']['sha256']}"
         if path.startswith("valid/lattice-pred"):
@@ -91,6 +94,8 @@ def test_files_of_version_1_decode_for_ever() -> None:
             shifts.update(f"{line} {entry['full'].get('sha256', '')}\n".encode())
         elif path.startswith("valid/latents-"):
             latents.update(f"{line} {entry['full'].get('sha256', '')}\n".encode())
+        elif path.startswith("valid/bundle-"):
+            bundle.update(f"{line}\n".encode())
         elif path.startswith("valid/sr-"):
             sr.update(f"{line}\n".encode())
         else:
@@ -103,6 +108,7 @@ def test_files_of_version_1_decode_for_ever() -> None:
     assert shifts.hexdigest() == PUBLISHED_SHIFTS, shifts.hexdigest()
     assert preview.hexdigest() == PUBLISHED_PREVIEW, preview.hexdigest()
     assert sr.hexdigest() == PUBLISHED_SR, sr.hexdigest()
+    assert bundle.hexdigest() == PUBLISHED_BUNDLE, bundle.hexdigest()
 
 
 @pytest.mark.parametrize("path", VALID)

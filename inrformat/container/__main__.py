@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{reader.kind}, format {reader.layout.major}.{reader.layout.minor}")
                 for info in reader.sections:
                     print(f"{info.type} {info.length:14,} bytes at {info.offset}")
+                if reader.bundled:
+                    print(f"the bundle holds {', '.join(reader.bundled)}")
             elif options.command == "check":
                 reader.check_all()
                 print(f"{len(reader.sections)} sections, all checksums match")

@@ -27,6 +27,8 @@ FORMAT: dict[str, str] = {
     "bad-first-section": "The first section is HEAD (a volume), MODL (a model) or FILE (a pack).",
     "missing-section": "Every section that the file's kind needs is there.",
     "unknown-critical-section": "A decoder knows every critical section of the file.",
+    # bundle.py
+    "bad-bundle": "A bundle is one whole DEFLATE stream of whole sections, one at least.",
     "part-out-of-bounds": "A part that a section's own index names lies inside that section.",
     # records.py
     "record-truncated": "A record holds all that its lengths announce.",
@@ -75,6 +77,7 @@ FORMAT: dict[str, str] = {
 LIMIT: dict[str, str] = {
     "too-many-sections": "At most Limits.max_sections sections.",
     "section-too-large": "A section has at most Limits.max_section_bytes bytes.",
+    "bundle-too-large": "A bundle holds at most 2^16 bytes.",
     "record-too-large": "A record has at most Limits.max_record_bytes bytes.",
     "record-too-deep": "Arrays and maps nest at most Limits.max_record_depth deep (metadata: its own).",
     "record-too-many-items": "A record has at most Limits.max_record_items items (metadata: its own).",
@@ -92,6 +95,7 @@ LIMIT: dict[str, str] = {
 
 UNSUPPORTED: dict[str, str] = {
     "unsupported-version": "The file's major version is one that the decoder knows.",
+    "unknown-dictionary": "A bundle's dictionary is one that the decoder knows.",
 }
 """UnsupportedError: the file may well be right, but this decoder is too old for it."""
 

@@ -27,6 +27,8 @@ VOLUME_CRITICAL = (
     *("LATT", "CTXM", "PRED", "TUNE", "ZONE", "BIDX", "BRIX"),
 )
 """Critical sections of a volume that this chapter of the specification knows."""
+BUNDLED = ("HEAD", "LATN", "LATT", "meas", "prov")
+"""The sections of a volume that are written as a bundle."""
 MODEL_CRITICAL = ("MODL", "TENS")
 """Critical sections of a model."""
 

@@ -5,14 +5,13 @@
     sections               in table order, without a gap
     footer   32 bytes      SHA-256 of everything before it
 
-Nothing here knows what a section means.
+Nothing here knows what a section means, but for a bundle's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import struct
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -24,6 +23,7 @@ from typing import Protocol
 import google_crc32c
 
 from ..errors import InputError, UsageError
+from . import bundle
 from .codes import fail, show
 from .limits import DEFAULT_LIMITS, Limits
 
@@ -187,7 +187,7 @@ def _check_places(sections: Sequence[SectionInfo], first: int, last: int) -> Non
 
 
 def _is_type(text: str) -> bool:
-    return re.fullmatch("[A-Za-z]{4}", text) is not None
+    return bundle.TYPE.fullmatch(text) is not None
 
 
 class _Bytes:
@@ -243,9 +243,10 @@ class _Access(Protocol):
 class Reader:
     """A file whose header and section table are right; a section is read, and checked, when it is asked for.
 
-    `source` is the file's bytes, or its path. Opening reads the header and the table only. Usable from
-    several threads. Raises FormatError, LimitError, UnsupportedError (another major version) and InputError
-    (the file cannot be opened or read).
+    `source` is the file's bytes, or its path. Opening reads the header, the table and, where the first
+    section is one, the bundle: what it holds is read as sections are. Usable from several threads.
+    Raises FormatError, LimitError, UnsupportedError (another major version, an unknown dictionary) and
+    InputError (the file cannot be opened or read).
     """
 
     def __init__(self, source: Source, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -259,10 +260,12 @@ class Reader:
             start = self._source.read(0, HEADER.size)
             start += self._source.read(HEADER.size, table_end(start, self._source.size, limits) - HEADER.size)
             self.layout = parse(start, self._source.size, limits)
+            self._by_type = {info.type: info for info in self.layout.sections}
+            self._bundled: dict[str, bytes] = {}
+            self._bundled = self._open_bundle()
         except BaseException:
             self._source.close()
             raise
-        self._by_type = {info.type: info for info in self.layout.sections}
 
     def __enter__(self) -> Reader:
         return self
@@ -276,15 +279,39 @@ class Reader:
         """Close the file; the reader cannot be used any more."""
         self._source.close()
 
+    def _open_bundle(self) -> dict[str, bytes]:
+        """What the bundle holds, if the file begins with one."""
+        first = self.layout.sections[0]
+        if first.type != bundle.SECTION:
+            return {}
+        found = bundle.unbundled(self.read(first.type))
+        for name, body in found.items():
+            if name in self._by_type:
+                message = "a section is in the bundle and beside it"
+                raise fail("duplicate-section", message, section=name, offset=first.offset)
+            self._by_type[name] = SectionInfo(name, first.offset, len(body), google_crc32c.value(body))
+        return found
+
     @property
     def sections(self) -> tuple[SectionInfo, ...]:
         """The section table, in file order."""
         return self.layout.sections
 
     @property
+    def bundled(self) -> tuple[str, ...]:
+        """The types of the sections in the bundle, if the file begins with one."""
+        return tuple(self._bundled)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Of all sections, those in the bundle in its place."""
+        rest = self.sections[1:] if self._bundled else self.sections
+        return (*self._bundled, *(info.type for info in rest))
+
+    @property
     def kind(self) -> str:
         """`volume`, `model` or `pack`, told by the first section; FormatError for anything else."""
-        first = self.sections[0].type
+        first = self.types[0]
         if first not in KINDS:
             raise fail("bad-first-section", "the first section is none of HEAD, MODL, FILE", section=first)
         return KINDS[first]
@@ -294,13 +321,15 @@ class Reader:
         return section_type in self._by_type
 
     def info(self, section_type: str) -> SectionInfo:
-        """The section's entry in the table; FormatError when the file has none."""
+        """The section's entry in the table, or what it would be; FormatError when the file has none."""
         if section_type not in self._by_type:
             raise fail("missing-section", f"the file has no section {section_type}", section=section_type)
         return self._by_type[section_type]
 
     def read(self, section_type: str) -> bytes:
         """The section's bytes, after its CRC-32C has been checked."""
+        if section_type in self._bundled:
+            return self._bundled[section_type]
         info = self.info(section_type)
         body = self._exactly(info.offset, info.length)
         if google_crc32c.value(body) != info.crc:
@@ -313,11 +342,13 @@ class Reader:
         if not 0 <= start <= start + length <= info.length:
             message = f"bytes {start} to {start + length} of a section of {info.length} bytes"
             raise fail("part-out-of-bounds", message, section=info.type)
+        if section_type in self._bundled:
+            return self._bundled[section_type][start : start + length]
         return self._exactly(info.offset + start, length)
 
     def check_known(self, critical_known: Collection[str]) -> None:
         """Refuse the file when it has a critical section whose type is not among these."""
-        for info in self.sections:
+        for info in map(self.info, self.types):
             if info.critical and info.type not in critical_known:
                 message = "this decoder does not know a section that it would need"
                 raise fail("unknown-critical-section", message, section=info.type, offset=info.offset)

@@ -8,12 +8,14 @@ that of the latents in `inrv_latents.py`.
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import math
 import re
 import struct
 import sys
 import unicodedata
+import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -79,6 +81,7 @@ def need(rule: bool, code: str, text: str = "") -> None:
 
 # ---- The parts of a file ----
 
+SPECIFICATION = Path(__file__).parents[1] / "inrv.md"
 MAGIC = b"\x93INR\r\n\x1a\n"
 DAMAGED = (b"\x93INR", b"\x13INR", b"\xc2\x93INR", b"\xef\xbf\xbdINR")
 REQUIRED = {"HEAD": {"HEAD"}, "MODL": {"MODL", "TENS"}}
@@ -143,7 +146,16 @@ def read_container(data: bytes, first: str, limits: Limits) -> dict[str, bytes]:
         entries.append((name, crc, start, size))
     need(position == footer, "sections-not-contiguous", "footer")
 
-    names = [entry[0] for entry in entries]
+    sections = {name: data[start : start + size] for name, _, start, size in entries}
+    for name, crc, _, _ in entries:
+        need(crc32c(sections[name]) == crc, "bad-section-crc", name)
+    need(hashlib.sha256(data[:footer]).digest() == data[footer:], "bad-file-hash")
+    if entries[0][0] == "BNDL":
+        bundled = read_bundle(sections.pop("BNDL"))
+        need(not bundled.keys() & sections.keys(), "duplicate-section")
+        sections = bundled | sections
+
+    names = list(sections)
     need(names[0] == first, "bad-first-section", names[0])
     for name in names:
         need(name in CRITICAL[first] or name[0].islower(), "unknown-critical-section", name)
@@ -153,11 +165,39 @@ def read_container(data: bytes, first: str, limits: Limits) -> dict[str, bytes]:
         "missing-section",
     )
     need(len({"file", "rest"} & set(names)) != 1, "missing-section")
-    sections = {name: data[start : start + size] for name, _, start, size in entries}
-    for name, crc, _, _ in entries:
-        need(crc32c(sections[name]) == crc, "bad-section-crc", name)
-    need(hashlib.sha256(data[:footer]).digest() == data[footer:], "bad-file-hash")
     return sections
+
+
+@cache
+def dictionary() -> bytes:
+    """Dictionary 1 of bundles, as the specification has it."""
+    block = re.search(r"```base64\n(.*?)```", SPECIFICATION.read_text(), re.DOTALL)
+    assert block is not None
+    return base64.b64decode(block[1])
+
+
+def read_bundle(body: bytes) -> dict[str, bytes]:
+    """The sections of a section BNDL."""
+    need(len(body) > 0, "bad-bundle")
+    need(body[0] == 1, "unknown-dictionary", str(body[0]))
+    inflater = zlib.decompressobj(-15, dictionary())
+    try:
+        parts = inflater.decompress(body[1:], 65537)
+    except zlib.error:
+        raise InvalidFile("bad-bundle") from None
+    need(len(parts) <= 65536, "bundle-too-large")
+    need(inflater.eof and not inflater.unused_data, "bad-bundle")
+    need(len(parts) > 0, "bad-bundle")
+    found: dict[str, bytes] = {}
+    while parts:
+        need(len(parts) >= 6, "bad-bundle")
+        raw, length = struct.unpack_from("<4sH", parts)
+        known = re.fullmatch(rb"[A-Za-z]{4}", raw) is not None and raw != b"BNDL"
+        need(known, "bad-section-type", repr(raw))
+        need(raw.decode() not in found, "duplicate-section", repr(raw))
+        need(len(parts) >= 6 + length, "bad-bundle")
+        found[raw.decode()], parts = parts[6 : 6 + length], parts[6 + length :]
+    return found
 
 
 # ---- Records ----

@@ -9,6 +9,7 @@ import hashlib
 import struct
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,7 @@ def read_all(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
         assert reader.kind in ("volume", "model", "pack")
         reader.check_known(PACK_CRITICAL if reader.kind == "pack" else VOLUME_CRITICAL)
         reader.check_all()
-        result: dict[str, Any] = {info.type: reader.read(info.type) for info in reader.sections}
+        result: dict[str, Any] = {name: reader.read(name) for name in reader.types}
         if reader.kind == "pack":
             result["file"] = read_files(reader, 0, 0)
             return result
@@ -254,6 +255,108 @@ file(
     "a file that begins with another section",
     forge([(b"SIRN", b""), (b"HEAD", b"")]),
 )
+
+
+# --- the bundle --------------------------------------------------------------------------------------------
+def part(name: bytes, body: bytes, length: int | None = None) -> bytes:
+    """A section in a bundle."""
+    return name + struct.pack("<H", len(body) if length is None else length) + body
+
+
+def stored(parts: bytes, *, last: bool = True) -> bytes:
+    """A stored block of a raw DEFLATE stream: the same with every library."""
+    return bytes([last]) + struct.pack("<HH", len(parts), len(parts) ^ 0xFFFF) + parts
+
+
+def zeros(count: int) -> bytes:
+    """The last block of a raw DEFLATE stream, with fixed codes: so many zeros, as literals and copies of 258."""
+    copies, literals = divmod(count - 1, 258)
+    bits = "1" + "10" + "00110000" * (literals + 1) + "1100010100000" * copies + "0000000"
+    bits += "0" * (-len(bits) % 8)
+    return bytes(int(bits[at : at + 8][::-1], 2) for at in range(0, len(bits), 8))
+
+
+HEAD_PART = part(b"HEAD", HEAD.pack())
+BUNDLE = b"\x01" + stored(HEAD_PART + part(b"prov", PROVENANCE.pack()))
+OTHERS = [(b"SIRN", b"weights"), (b"meta", pack_metadata(METADATA))]
+ZEROS = zlib.compressobj(9, zlib.DEFLATED, -15)
+BOMB = b"".join([*(ZEROS.compress(bytes(2**20)) for _ in range(256)), ZEROS.flush()])
+
+for _name, _code, _what, _body in (
+    ("bundle-empty", "bad-bundle", "a bundle of no bytes", b""),
+    ("bundle-none", "bad-bundle", "a bundle without sections", b"\x01" + stored(b"")),
+    ("bundle-dictionary", "unknown-dictionary", "a bundle with another dictionary", b"\x02" + BUNDLE[1:]),
+    ("bundle-garbage", "bad-bundle", "a bundle that is not deflated", b"\x01\x07"),
+    ("bundle-far", "bad-bundle", "a copy from before the dictionary", b"\x01\x63\x01\xff\xff\xff\xff"),
+    ("bundle-cut", "bad-bundle", "a DEFLATE stream that ends too early", BUNDLE[:-1]),
+    ("bundle-appended", "bad-bundle", "bytes after the DEFLATE stream", BUNDLE + b"x"),
+    ("bundle-bomb", "bundle-too-large", "a bundle of 256 MiB in 261 kB", b"\x01" + BOMB),
+    (
+        "bundle-part-cut",
+        "bad-bundle",
+        "a bundle that ends in a type",
+        b"\x01" + stored(HEAD_PART + b"prov\0"),
+    ),
+    (
+        "bundle-part-long",
+        "bad-bundle",
+        "a section that reaches beyond its bundle",
+        b"\x01" + stored(HEAD_PART + part(b"prov", b"x", 2)),
+    ),
+    (
+        "bundle-type",
+        "bad-section-type",
+        "a section type with a digit in a bundle",
+        b"\x01" + stored(HEAD_PART + part(b"pr0v", b"")),
+    ),
+    (
+        "bundle-nested",
+        "bad-section-type",
+        "a bundle in a bundle",
+        b"\x01" + stored(HEAD_PART + part(b"BNDL", BUNDLE)),
+    ),
+    ("bundle-twice", "duplicate-section", "a section twice in a bundle", b"\x01" + stored(2 * HEAD_PART)),
+    (
+        "bundle-beside",
+        "duplicate-section",
+        "a section in a bundle and beside it",
+        b"\x01" + stored(HEAD_PART + part(b"SIRN", b"")),
+    ),
+    (
+        "bundle-critical",
+        "unknown-critical-section",
+        "an unknown critical section in a bundle",
+        b"\x01" + stored(HEAD_PART + part(b"EVIL", b"")),
+    ),
+    (
+        "bundle-wrong-first",
+        "bad-first-section",
+        "a bundle that begins with another section",
+        b"\x01" + stored(part(b"prov", PROVENANCE.pack()) + HEAD_PART),
+    ),
+):
+    file(_name, _code, _what, forge([(b"BNDL", _body), *OTHERS]))
+file(
+    "bundle-late",
+    "unknown-critical-section",
+    "a bundle that is not the first section",
+    forge([*SECTIONS[:2], (b"BNDL", BUNDLE)]),
+)
+BUNDLED = forge([(b"BNDL", BUNDLE), *OTHERS])
+file(
+    "bundle-crc",
+    "bad-section-crc",
+    "a wrong CRC-32C of a bundle",
+    BUNDLED.replace(BUNDLE, BUNDLE[:-1] + b"x"),
+)
+add(
+    "bundle-part-after",
+    "part-out-of-bounds",
+    "bytes beyond a section in a bundle",
+    lambda: Reader(BUNDLED).read_part("prov", 0, 1000),
+)
+
+
 add("absent", "missing-section", "a section that is not there", lambda: Reader(VALID).read("SRMD"))
 for _name, _start, _length in (("after", 8, 1), ("before", -1, 2), ("negative", 0, -1), ("huge", 0, HUGE)):
     add(

@@ -6,6 +6,7 @@ import hashlib
 import math
 import random
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import google_crc32c
 import msgpack
 import zstandard
 
+from inrformat.container.dictionary import DICTIONARY
 from inrformat.container.metadata import decompress
 from inrformat.errors import InrError
 
@@ -79,7 +81,7 @@ TEXTS = [
 ]
 TYPES = [
     *(b"HEAD", b"SIRN", b"SRMD", b"SRTU", b"meas", b"prov", b"meta", b"MODL", b"TENS"),
-    *(b"LATT", b"CTXM", b"PRED", b"TUNE", b"ZONE", b"BIDX", b"BRIX", b"LATN", b"LATD", b"LATM"),
+    *(b"LATT", b"CTXM", b"PRED", b"TUNE", b"ZONE", b"BIDX", b"BRIX", b"LATN", b"LATD", b"LATM", b"BNDL"),
     *(b"Xxxx", b"xxxx", b"\x1b[1m"),
 ]
 
@@ -96,11 +98,44 @@ def parse(data: bytes) -> Sections:
     for at in range(32, 32 + 32 * count, 32):
         name, _, offset, length = struct.unpack_from("<4sIQQ", data, at)
         sections.append((name, data[offset : offset + length]))
+    if sections[0][0] == b"BNDL":
+        sections[:1] = unbundled(sections[0][1])
     return sections
+
+
+def unbundled(body: bytes) -> Sections:
+    """What a bundle holds."""
+    try:
+        parts = zlib.decompressobj(-15, zdict=DICTIONARY).decompress(body[1:], 1 << 17)
+    except zlib.error as error:
+        raise ValueError from error
+    found, at = [], 0
+    while at < len(parts):
+        name, length = struct.unpack_from("<4sH", parts, at)
+        found.append((name, parts[at + 6 : at + 6 + length]))
+        at += 6 + length
+    if not found:
+        raise ValueError
+    return found
+
+
+def bundled(sections: Sections, rng: random.Random) -> Sections:
+    """The first few sections as a bundle, that is now and then wrong."""
+    count = rng.randrange(1, len(sections) + 1)
+    small = [section for section in sections[:count] if len(section[1]) < 1 << 14]
+    parts = b"".join(name[:4].ljust(4) + struct.pack("<H", len(body)) + body for name, body in small)
+    if rng.random() < 0.05:
+        parts = flip(parts, rng)
+    code = zlib.compressobj(rng.choice([0, 9]), zlib.DEFLATED, -15, zdict=DICTIONARY)
+    body = bytes([1 if rng.random() < 0.98 else rng.randrange(256)]) + code.compress(parts) + code.flush()
+    rest = [section for section in sections[:count] if section not in small] + sections[count:]
+    return [(b"BNDL", flip(body, rng) if rng.random() < 0.05 else body), *rest]
 
 
 def build(sections: Sections, rng: random.Random) -> bytes:
     """A file with right checksums; now and then one number of its table is wrong."""
+    if sections and rng.random() < 0.2:
+        sections = bundled(sections, rng)
     table, offset = [], 32 + 32 * len(sections)
     for name, body in sections:
         table.append([name, google_crc32c.value(body), offset, len(body), 0])

@@ -67,8 +67,8 @@ KINDS: tuple[Callable[[bytes], object], ...] = (
 def container(data: bytes) -> None:
     """The section table, every checksum and every section."""
     with Reader(data, LIMITS) as reader:
-        for info in reader.sections:
-            reader.read(info.type)
+        for name in reader.types:
+            reader.read(name)
         assert reader.kind in ("volume", "model")
         reader.check_all()
 
