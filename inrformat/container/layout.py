@@ -261,7 +261,6 @@ class Reader:
             start += self._source.read(HEADER.size, table_end(start, self._source.size, limits) - HEADER.size)
             self.layout = parse(start, self._source.size, limits)
             self._by_type = {info.type: info for info in self.layout.sections}
-            self._bundled: dict[str, bytes] = {}
             self._bundled = self._open_bundle()
         except BaseException:
             self._source.close()
@@ -284,7 +283,7 @@ class Reader:
         first = self.layout.sections[0]
         if first.type != bundle.SECTION:
             return {}
-        found = bundle.unbundled(self.read(first.type))
+        found = bundle.unbundled(self._checked(first))
         for name, body in found.items():
             if name in self._by_type:
                 message = "a section is in the bundle and beside it"
@@ -330,7 +329,10 @@ class Reader:
         """The section's bytes, after its CRC-32C has been checked."""
         if section_type in self._bundled:
             return self._bundled[section_type]
-        info = self.info(section_type)
+        return self._checked(self.info(section_type))
+
+    def _checked(self, info: SectionInfo) -> bytes:
+        """The bytes of a section of the table, after its CRC-32C has been checked."""
         body = self._exactly(info.offset, info.length)
         if google_crc32c.value(body) != info.crc:
             raise fail("bad-section-crc", "the section is damaged", section=info.type, offset=info.offset)
