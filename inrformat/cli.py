@@ -558,8 +558,7 @@ def _facts(found: Info) -> Iterator[tuple[str, str]]:
     elif found.sr is None:
         yield "full size", "by Lanczos"
     else:
-        adapted = ", adapted" if found.sr["adapted"] else ""
-        yield "full size", f"by the super-resolution model {_named(found.sr)}{adapted}"
+        yield "full size", f"by the super-resolution model {_named(found.sr)}"
     if (measured := found.measured) is not None:
         yield "measured", _quality(found)
         if measured.psnr_lanczos is not None and found.sr is not None:
@@ -579,9 +578,9 @@ def _facts(found: Info) -> Iterator[tuple[str, str]]:
 
 
 def _named(model: dict[str, Any]) -> str:
-    """A model that a file needs, and where it is."""
+    """A model that a file needs, where it is, and whether the file changes it."""
     where = "in this file" if model["embedded"] else f"SHA-256 {model['sha256'][:16]}..."
-    return f"{model['name']} {model['version']} ({where})"
+    return f"{model['name']} {model['version']} ({where}){', adapted' if model.get('adapted') else ''}"
 
 
 def _patient(metadata: dict[str, Any]) -> dict[str, str]:

@@ -146,7 +146,7 @@ class File:
         of_latents = self.header.base == "latents"
         for needed in ("LATN", "LATD") if of_latents else (base_network.SECTION,):
             self._reader.info(needed)
-        for other in (base_network.SECTION,) if of_latents else ("LATN", "LATD", "LATM"):
+        for other in (base_network.SECTION,) if of_latents else ("LATN", "LATD", "LATM", "LATU"):
             if self._reader.has(other):
                 message = f"section {other} is not of the base {self.header.base}"
                 raise fail("base-mismatch", message, section=other)

@@ -52,6 +52,8 @@ HOPELESS = 1.3
 """A rival is not coded where so many times the least error is expected of it."""
 ROUGH = 0.1
 """By which share of their bytes grids may miss them while they are compared."""
+TUNED_STEP = 0.95
+"""With a latent model of its own a grid takes about as many bytes at so many times the step."""
 RIVAL = 1.15
 """Grids of less than so many times the least error are rivals: a model gains up to 0.5 dB more by being
 adapted to one than to another."""
@@ -247,7 +249,8 @@ class Coded:
 
 
 def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
-    """With a model adapted to it, and so many fewer bytes for the grid, which is corrected on the way."""
+    """With models adapted to it, and so many fewer bytes for the grid, which is corrected on the way."""
+    coded = _tuned(coded, bar)
     attempt = job.adapted(coded.attempt, coded.room, bar)
     if not coded.close:
         return attempt
@@ -257,6 +260,19 @@ def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
         with bar.stage("coding"):
             _, attempt = _coded_anew(grid, step, attempt, size, MISSED)
     return attempt
+
+
+def _tuned(coded: Coded, bar: Bar) -> Coded:
+    """With a latent model fitted to the grid, in as many bytes; as it was, if that does not pay."""
+    if not coded.close:
+        return coded
+    with bar.stage("tuning"):
+        grid = coded.grid.tuned(coded.step, coded.attempt.size, first=True)
+    if not grid.changes:
+        return coded
+    with bar.stage("coding"):
+        step, attempt = grid.of_size(coded.room, TUNED_STEP * coded.step, ROUGH)
+    return replace(coded, grid=grid, step=step, attempt=attempt)
 
 
 def _coded_anew(
@@ -275,7 +291,7 @@ def _corrected(
 ) -> tuple[Grid, float, Attempt]:
     """(the grid, its step, coded in about `size` bytes): corrected for what coding got wrong at full size.
 
-    As it was, where that comes no closer.
+    As it was, where that comes no closer. Then the latent model is fitted anew, if that pays.
     """
 
     def cost(coded: Attempt) -> float:
@@ -293,6 +309,13 @@ def _corrected(
         if better is None:
             break
         grid, step, attempt = better
+    if job.corrections(grid.factors):
+        with bar.stage("tuning"):
+            anew = grid.tuned(step, attempt.size)
+            if anew.changes:
+                again = replace(anew.attempt(step), changes=attempt.changes)
+                if cost(again) < cost(attempt):
+                    grid, attempt = anew, again
     return grid, step, attempt
 
 
@@ -314,6 +337,10 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
         which = f"the factors {factors}" if factors else "any grid that may be coded"
         raise EncodeError(f"a PSNR of {target:g} dB was not reached with {which}: the reduction loses more")
     attempt, grid, step = min(found, key=lambda pair: pair[0].size)
+    with bar.stage("tuning"):
+        grid = grid.tuned(step, attempt.size, first=True)
+    if grid.changes:
+        attempt = grid.attempt(step)
     attempt = job.adapted(attempt, attempt.size, bar)
     size = attempt.size - len(attempt.changes)
     grid, step, attempt = _corrected(job, grid, step, attempt, size, bar)

@@ -91,7 +91,9 @@ def info_of(file: File) -> Info:
         depth=network.depth if network else 0,
         parameters=network.parameters if network else 0,
         sr=None if sr is None else {**_model(sr, file, "SRMD"), "adapted": file.reader.has("SRTU")},
-        latents=None if file.latent_header is None else _model(file.latent_header.model, file, "LATM"),
+        latents=None
+        if file.latent_header is None
+        else {**_model(file.latent_header.model, file, "LATM"), "adapted": file.reader.has("LATU")},
         bound=None if lattice is None else _bound(file, lattice),
         context=None
         if lattice is None

@@ -54,6 +54,10 @@ SKETCH_BYTES, SKETCH_RATIO = (400, 4000), 5000
 LEAST_ADAPTED = 6000
 """In files of fewer bytes there is no room for changes to a model."""
 SKETCH_STEPS = 300
+FIRST_TUNING = 0.2
+"""Of the steps in which a latent model is fitted: before a grid is corrected."""
+TUNING_SHARE = 0.15
+"""Of the time, where it is limited: for the latent model, once or twice; the rest is for the other."""
 FURTHER = 1.25
 """How far beyond the best place a corrected grid is tried, for coding takes it some of the way back: of 1,
 1.1, 1.2, 1.25 and 1.4 times a head phantom took this best (by 0.17 dB), a chest CT 1 to 1.15."""
@@ -290,7 +294,7 @@ class Job:
                 lr = file.codes().to(self.device).float() / (1 << base_network.CODE_BITS)
             target = sr_tuning.Target(lr, attempt.factors, self.volume.data, self.span, size)
             steps = math.ceil(share * self.preset.adapting_steps(self.volume.data.size))
-            seconds = self.settings.seconds or math.inf
+            seconds = (1 - 2 * TUNING_SHARE) * (self.settings.seconds or math.inf)
             changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set, seconds)
             adapted = replace(attempt, changes=changes)
             before = min(self.squared_error(attempt, m, sample=True) for m in (model, None))
@@ -353,10 +357,13 @@ class Job:
 
 
 class Grid:
-    """An LR grid on its way into latents, corrected so many times (fit.projection.projected)."""
+    """An LR grid on its way into latents, corrected so many times (fit.projection.projected).
 
-    def __init__(self, job: Job, factors: Shape, projections: int) -> None:
-        self.job, self.factors, self.projections = job, factors, projections
+    changes   the section LATU: what it changes in the latent model; empty: nothing.
+    """
+
+    def __init__(self, job: Job, factors: Shape, projections: int, changes: bytes = b"") -> None:
+        self.job, self.factors, self.projections, self.changes = job, factors, projections, changes
         self.lr_shape = lr_shape(job.volume.data.shape, factors)
 
     @cached_property
@@ -417,15 +424,33 @@ class Grid:
 
         best = _least(loss(0.0), loss(0.5), loss(1.0))
         for share in (best, FURTHER * best):
-            grid = Grid(job, self.factors, self.projections)
+            grid = Grid(job, self.factors, self.projections, self.changes)
             grid.codes = moved(share)
             yield grid
+
+    def tuned(self, step: float, size: int, *, first: bool = False) -> Grid:
+        """The grid with a latent model fitted to its latents of that step, which take about `size` bytes.
+
+        first   in fewer steps, where it is to be fitted anew when the grid has been corrected.
+        """
+        from .fit import latent_tuning
+
+        if not self.job.preset.latents:
+            return self
+        job, latents = self.job, self.analysis.latents(step)
+        seconds = TUNING_SHARE * (job.settings.seconds or math.inf)
+        share = FIRST_TUNING if first and job.corrections(self.factors) else 1.0
+        steps, seed = math.ceil(share * job.preset.latents), job.settings.seed
+        changes = latent_tuning.tune(latents, job.latent_model, size, steps, seed, seconds)
+        grid = Grid(job, self.factors, self.projections, changes)
+        grid.codes, grid.analysis = self.codes, self.analysis
+        return grid
 
     def attempt(self, step: float) -> Attempt:
         """The grid by latents of that step."""
         from . import latents
 
-        sections, codes = latents.write(self.analysis.latents(step), self.job.latent_model)
+        sections, codes = latents.write(self.analysis.latents(step), self.job.latent_model, self.changes)
         coding = (codes - self.codes).div_(1 << base_network.CODE_BITS).double().square_().mean()
         return Attempt(
             factors=self.factors,

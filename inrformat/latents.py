@@ -14,7 +14,7 @@ from .container.codes import fail
 from .container.headers import LatentHeader
 from .container.layout import Reader
 from .container.limits import Limits
-from .models import registry
+from .models import latent_changes, registry
 from .models.latents import LatentModel
 from .region import Box
 
@@ -25,15 +25,26 @@ if TYPE_CHECKING:
 
 EMBEDDED = "LATM"
 """The section of a latent model that the file brings along."""
-SECTIONS = (LatentHeader.SECTION, latent_code.SECTION, EMBEDDED)
 
 
-def write(latents: Latents, model: LatentModel) -> tuple[list[tuple[str, bytes]], torch.Tensor]:
-    """The sections that hold latents, and the codes (z, y, x) that they decode to."""
-    pyramid = latents.pyramid
+def write(
+    latents: Latents, model: LatentModel, changes: bytes = b""
+) -> tuple[list[tuple[str, bytes]], torch.Tensor]:
+    """The sections that hold latents, and the codes (z, y, x) that they decode to.
+
+    changes   the section LATU, if the model is to be changed.
+    """
+    pyramid, sections = latents.pyramid, []
+    if changes:
+        model = latent_changes.apply(model, changes)
+        sections.append((latent_changes.SECTION, changes))
     data, lanes, grid = latent_code.encode(pyramid, latents.smooth, latents.bands, model, latents.wanted)
     header = LatentHeader(pyramid.masks, pyramid.steps, pyramid.bias, lanes, model.reference)
-    return [(LatentHeader.SECTION, header.pack()), (latent_code.SECTION, data)], _clamped(grid)
+    return [
+        (LatentHeader.SECTION, header.pack()),
+        *sections,
+        (latent_code.SECTION, data),
+    ], _clamped(grid)
 
 
 class Evaluator:
@@ -57,7 +68,10 @@ class Evaluator:
             header.model.check(data, EMBEDDED)
         else:
             data = registry.find(header.model, models, limits)
-        self.model = registry.load_latents(data, limits).to(device)
+        self.model = registry.load_latents(data, limits)
+        if reader.has(latent_changes.SECTION):
+            self.model = latent_changes.apply(self.model, reader.read(latent_changes.SECTION))
+        self.model = self.model.to(device)
         work = self.model.work * voxels
         if work > limits.max_work:
             message = f"the latents take {work} multiply-adds, at most {limits.max_work} are allowed"

@@ -14,19 +14,22 @@ import lattice_vectors
 import numpy as np
 import torch
 
-from inrformat.coding import latent_code
+from inrformat.coding import integers, latent_code
 from inrformat.coding.latents import LARGEST_LATENT, Pyramid, inputs
 from inrformat.coding.residuals import COUNTS
 from inrformat.coding.wavelet import PATTERNS
 from inrformat.container import ModelHeader, ModelReference, VolumeHeader, pack_tensors, records
 from inrformat.container.headers import LatentHeader
 from inrformat.container.layout import build
+from inrformat.models import latent_changes
 from inrformat.models.integers import PARTS
+from inrformat.models.latent_changes import Product
 from inrformat.models.latents import LatentModel
 from inrformat.models.registry import load_latents, pack_integers
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, int, int]
+Shape2 = tuple[int, int]
 AFFINE = lattice_vectors.AFFINE
 
 
@@ -96,6 +99,57 @@ def largest_model() -> bytes:
             rows[:, 1:65] = np.where(np.arange(64) % 2, 2047, -2047)
             rows[:, 0] = 132104 - int(np.abs(rows[0].astype(int)).sum())
     return model_file(weights)
+
+
+# --- section LATU -----------------------------------------------------------------------------------------
+def shapes(model: LatentModel, name: str, rank: int) -> dict[str, tuple[Shape2, Shape2]]:
+    """The two matrices of each layer of a network that is changed with this rank."""
+    layers = {part: model.weights[f"{name}.{part}"].shape for part in PARTS}
+    return {
+        part: ((rows, min(rank, rows)), (min(rank, rows), columns))
+        for part, (rows, columns) in layers.items()
+    }
+
+
+def random_products(
+    model: LatentModel, ranks: Mapping[str, int], seed: int, reach: int = 4
+) -> dict[str, dict[str, Product]]:
+    """Whole numbers up to `reach`, a third of them not zero."""
+    rng = np.random.default_rng(seed)
+
+    def numbers(shape: Shape2) -> Array:
+        return rng.integers(-reach, reach + 1, shape) * (rng.random(shape) < 1 / 3)
+
+    return {
+        name: {part: (numbers(u), numbers(v)) for part, (u, v) in shapes(model, name, rank).items()}
+        for name, rank in ranks.items()
+    }
+
+
+def changes(model: bytes, ranks: Mapping[str, int], seed: int, reach: int = 4) -> bytes:
+    """A section of random changes to a model's file."""
+    loaded = load_latents(model)
+    return latent_changes.pack(loaded, random_products(loaded, ranks, seed, reach))
+
+
+def of_products(products: Mapping[str, Mapping[str, Product]], rank: int, levels: Sequence[int]) -> bytes:
+    """A section of networks that are changed with one rank, by levels of our choice."""
+    named = [name for name in LatentModel.networks_of if name in products]
+    matrices = [matrix.ravel() for name in named for part in PARTS for matrix in products[name][part]]
+    every = np.repeat(levels, [len(matrix) for matrix in matrices])
+    code = integers.encode(np.concatenate(matrices), every, np.ones_like(every))
+    return bytes([rank * (name in named) for name in LatentModel.networks_of] + [*levels]) + code
+
+
+def to_weights(model: LatentModel, name: str, wanted: Mapping[str, Array]) -> dict[str, Product]:
+    """Products of rank 3 that make these layers of a small network; nothing of the others."""
+    result = {}
+    for part, (u, v) in shapes(model, name, 3).items():
+        before = model.weights[f"{name}.{part}"].astype(np.int64)
+        result[part] = np.eye(*u, dtype=np.int64), np.zeros(v, np.int64)
+        if part in wanted:
+            result[part][1][:] = wanted[part] - before
+    return result
 
 
 # --- section LATD -----------------------------------------------------------------------------------------
@@ -171,11 +225,14 @@ class Parts:
     latn: dict[str, Any]
     latd: bytes
     model: bytes | None
+    latu: bytes | None = None
     more: list[tuple[str, bytes]] = field(default_factory=list)
 
     def sections(self) -> list[tuple[str, bytes]]:
         """The sections."""
-        sections = [("HEAD", self.head.pack()), ("LATN", records.pack(self.latn)), ("LATD", self.latd)]
+        sections = [("HEAD", self.head.pack()), ("LATN", records.pack(self.latn))]
+        sections += [("LATU", self.latu)] if self.latu is not None else []
+        sections += [("LATD", self.latd)]
         return sections + ([("LATM", self.model)] if self.model is not None else []) + self.more
 
     def file(self) -> bytes:
@@ -234,13 +291,17 @@ def parts(
     bands: Mapping[tuple[int, int], torch.Tensor],
     *,
     model: bytes = TINY,
+    latu: bytes | None = None,
     full: Shape | None = None,
     factors: Shape = (1, 1, 1),
     dtype: str = "i2",
     span: tuple[float, float] = (-1000.0, 3000.0),
 ) -> Parts:
     """The parts of the file of such latents; `full`: its shape, if not the grid's times `factors`."""
-    latd, lanes, _ = latent_code.encode(layout, smooth, dict(bands), load_latents(model))
+    loaded = load_latents(model)
+    if latu is not None:
+        loaded = latent_changes.apply(loaded, latu)
+    latd, lanes, _ = latent_code.encode(layout, smooth, dict(bands), loaded)
     reference = ModelReference("latent-vector", 1, hashlib.sha256(model).digest())
     latn = LatentHeader(layout.masks, layout.steps, layout.bias, lanes, reference).to_record()
     z, y, x = (n * f for n, f in zip(layout.shape, factors, strict=True))
@@ -253,7 +314,7 @@ def parts(
         spacing=(2.5, 0.75, 0.75),
         affine=AFFINE,
     )
-    return Parts(head, latn, latd, model)
+    return Parts(head, latn, latd, model, latu)
 
 
 def random_parts(shape: Shape, masks: Sequence[int], seed: int = 0, **more: Any) -> Parts:
@@ -301,6 +362,7 @@ def valid(light: bytes) -> dict[str, bytes]:
     _values(files, put)
     _volumes(files, put, light)
     _models(files, put)
+    _changes(put)
     _births(files)
     put("preview", (131, 127, 127), (6, 7, 7, 7), 5, share=0.0001)  # more than 2^21 points
     return files
@@ -386,6 +448,54 @@ def _models(files: dict[str, bytes], put: Callable[..., Parts]) -> None:
         put(f"width-{width}", (6, 9, 10), (7, 3), 85, model=model, size=2.0 ** (width / 8), spikes=0.01)
 
 
+def _changes(put: Callable[..., Parts]) -> None:
+    def change(name: str, seed: int, model: bytes, latu: bytes, **more: Any) -> None:
+        put(f"changes-{name}", (6, 9, 10), (7, 3), seed, model=model, latu=latu, **more)
+
+    mixed, shifts = mixed_model(), model_file(random_weights(86, 3, 2, shifts=20))
+    change("none", 100, TINY, latent_changes.pack(load_latents(TINY), {}))
+    change("of-one", 101, TINY, changes(TINY, {"7": 1}, 101))
+    change("ranks", 102, mixed, changes(mixed, {"6": 16, "1": 1, "2": 2, "4": 3, "3": 5}, 102, 9))
+    change("shifts", 103, shifts, changes(shifts, {str(p): 4 for p in PATTERNS}, 103, 3), step=1000)
+    wide = model_file(random_weights(104) | _of_network("1", random_weights(105, 17, 18)))
+    change("rank-16", 104, wide, changes(wide, {"1": 16, "5": 16}, 104, 2))
+    small = random_products(load_latents(TINY), {str(p): 1 for p in PATTERNS}, 106, 1)
+    change("levels", 106, TINY, of_products(small, 1, [0, 28, 29, 30, 45, 92] * 7))
+    change("largest", 107, TINY, _largest_sums(), size=40.0)
+    change("cancelled", 108, TINY, _cancelled())
+
+
+def _of_network(name: str, weights: Mapping[str, Array]) -> dict[str, Array]:
+    return {f"{name}.{part}": weights[f"{name}.{part}"] for part in PARTS}
+
+
+def _row(columns: int, total: int) -> Array:
+    """A row of weights whose magnitudes sum to so many, most of them as large as may be."""
+    row = np.where(np.arange(columns) % 2, 2047, -2047)
+    row[65:], row[0] = 0, total - 64 * 2047
+    return row
+
+
+def _largest_sums() -> bytes:
+    """Sums of either sign that are as large as they may be, of a weight and of a row."""
+    model = load_latents(TINY)
+    rows = {name: _row(n, 132104)[None] for name, n in LatentModel.networks_of.items()}
+    products = {name: to_weights(model, name, {"first": row}) for name, row in rows.items()}
+    return latent_changes.pack(model, products)
+
+
+def _cancelled() -> bytes:
+    """Products of 2^44 that cancel each other; what stands between them is left."""
+    model, rng = load_latents(TINY), np.random.default_rng(108)
+    products = random_products(model, {"1": 3, "7": 3}, 108)
+    for layers in products.values():
+        left, right = layers["last"]
+        left[:, 0] = rng.integers(1 << 21, 1 << 22, len(left))
+        right[0] = rng.integers(-1 << 22, 1 << 22, right.shape[1])
+        left[:, 2], right[2] = -left[:, 0], right[0]
+    return latent_changes.pack(model, products)
+
+
 def lonely(count: int, latents: Mapping[int, int]) -> Parts:
     """A line whose only band has `count` points, all quiet at first; of them some are not zero."""
     layout = Pyramid((1, 1, 2 * count), (1, 4), (500, 700, 900), (20, 30, 40))
@@ -431,6 +541,7 @@ def invalid(add: Callable[..., None], siren: bytes, light: bytes) -> None:
     _bad_records(add, good, siren)
     _bad_models(add, good, light)
     _bad_data(add, good)
+    _bad_changes(add)
 
 
 def _bad_records(add: Callable[..., None], good: Parts, siren: bytes) -> None:
@@ -446,7 +557,7 @@ def _bad_records(add: Callable[..., None], good: Parts, siren: bytes) -> None:
     add("latents-with-SIRN", "base-mismatch", build([*sections, ("SIRN", siren)]))
     plain = [("HEAD", replace(good.head, base="siren").pack()), ("SIRN", siren)]
     add("latents-no-SIRN", "missing-section", build([plain[0], *sections[1:]]))
-    for name, body in good.sections()[1:]:
+    for name, body in replace(good, latu=bytes(7)).sections()[1:]:
         add(f"latents-{name}-beside-SIRN", "base-mismatch", build([*plain, (name, body)]))
     steps, bias = good.latn["steps"], good.latn["bias"]
     latn("no-masks", "missing-key", masks=...)
@@ -532,6 +643,55 @@ def _bad_data(add: Callable[..., None], good: Parts) -> None:
     alone_counts, alone_gaps = births(([], 0), ([], 0), ([], 0), ([30], 20))
     beyond = replace(alone.data, counts=alone_counts, gaps=alone_gaps).join()
     add("latents-birth-beyond", "bad-latents", replace(alone, latd=beyond).file())
+
+
+def changed() -> Parts:
+    """A small volume whose latent model is changed: one network with rank 1, one with rank 2."""
+    return random_parts((3, 4, 5), (7,), 109, latu=changes(TINY, {"1": 1, "6": 2}, 109))
+
+
+def _bad_changes(add: Callable[..., None]) -> None:
+    parts, model = changed(), load_latents(TINY)
+    good, end = parts.latu or b"", 7 + 2 * 6
+
+    def put(name: str, code: str, latu: bytes) -> None:
+        add(f"latents-changes-{name}", code, replace(parts, latu=latu).file())
+
+    def byte(name: str, code: str, at: int, value: int) -> None:
+        put(name, code, good[:at] + bytes([value]) + good[at + 1 :])
+
+    put("empty", "network-truncated", b"")
+    put("ranks-cut", "network-truncated", bytes(6))
+    put("levels-cut", "network-truncated", good[: end - 1])
+    byte("rank-17", "out-of-range", 0, 17)
+    byte("rank-255", "out-of-range", 5, 255)
+    byte("level-93", "out-of-range", 7, 93)
+    byte("last-level-93", "out-of-range", end - 1, 93)
+    byte("of-another-rank", "rans-truncated", 5, 3)
+    put("of-nothing", "rans-truncated", bytes(7))
+    put("cut", "rans-truncated", good[: end + 2])
+    put("word-missing", "rans-truncated", good[:-2])
+    put("state-low", "rans-bad-state", good[:end] + b"\xff\xff\0\0" + good[end + 4 :])
+    put("appended", "rans-bad-end", good + b"\0\0")
+    nothing = latent_changes.pack(model, {})
+    put("state-wrong", "rans-bad-end", nothing[:-4] + b"\1" + nothing[-3:])
+    put("of-nothing-appended", "rans-bad-end", nothing + b"\0\0")
+    low = of_products({"1": random_products(model, {"1": 1}, 110)["1"]}, 1, [29] * 6)
+    put("low-bits-cut", "rans-truncated", low[:17])
+    put("padding", "padding-not-zero", low[:-1] + bytes([low[-1] | 1]))
+
+    def sums(name: str, row: Array) -> None:
+        products = to_weights(model, "1", {"first": row[None]})
+        put(name, "out-of-range", latent_changes.pack(model, {"1": products}))
+
+    one = np.zeros(inputs(1), np.int64)
+    one[5] = 1
+    sums("2048", 2048 * one)
+    sums("minus-2048", -2048 * one)
+    sums("row-sum", _row(inputs(1), 132105))
+    product = to_weights(model, "1", {"first": model.weights["1.first"] + (1 << 16) * one})
+    product["first"] = (1 << 16) * product["first"][0], product["first"][1]
+    put("product-of-32-bits", "out-of-range", latent_changes.pack(model, {"1": product}))
 
 
 def broken(good: Parts) -> dict[str, tuple[str, bytes]]:

@@ -189,7 +189,11 @@ def valid() -> dict[str, bytes]:
     _records(files)
     siren = base_network(random_network(1, 8, 2))
     files |= lattice_vectors.valid(siren) | sr_vectors.valid(siren, small_model)
-    return files | latent_vectors.valid(small_model("light", half=True, channels=1, layers=1))
+    files |= latent_vectors.valid(small_model("light", half=True, channels=1, layers=1))
+    sections = [(name.encode(), body) for name, body in latent_vectors.changed().sections()]
+    small = b"".join(part(*section) for section in sections[:3])  # HEAD, LATN and LATU
+    files["latents-changes-bundle"] = forge([(b"BNDL", b"\x01" + stored(small)), *sections[3:]])
+    return files
 
 
 def _volumes(files: dict[str, bytes]) -> None:

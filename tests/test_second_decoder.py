@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import unittest.mock
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,8 @@ import make_vectors
 import sr_vectors
 
 import inrformat
+import inrformat.fit.latent_tuning
+import inrformat.fit.plan
 import inrformat.fit.tuning
 from inrformat import fit
 from inrformat.coding import bricks, latents
@@ -358,6 +361,47 @@ def test_fresh_file_of_latents(dtype: str, shape: Any, spacing: Any, ratio: floa
         least, greatest = bounds(file, None, SHIPPED_LATENTS)
         volume = inrformat.decode(data, device="cpu").data
         assert np.all((least <= volume) & (volume <= greatest))
+
+
+def test_fresh_file_of_latents_by_a_tuned_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the shipped latent model and the file's own changes to it; with others the values are different."""
+    fast = replace(fit.plan.PRESETS["fast"], latents=30, corrections=0)
+    monkeypatch.setitem(fit.plan.PRESETS, "fast", fast)
+    for name, value in (("LEAST_BYTES", 300), ("BYTES_PER_RANK", 1000), ("BATCH", 512)):
+        monkeypatch.setattr(fit.latent_tuning, name, value)
+    z, y, x = np.indices((12, 40, 44))
+    rings = np.rint(1000 * np.sin(x * y / 30) * (z > 3)).astype("i2")
+    data = inrformat.encode(rings, ratio=12, factors=(1, 1, 1), sr=None, device="cpu", progress=False)
+    file = second.read_file(data)
+    assert len(second.read_container(data, "HEAD", second.Limits())["LATU"]) > 50
+    with inrformat.open(data, device="cpu") as opened:
+        np.testing.assert_array_equal(second.codes(file, SHIPPED_LATENTS), opened.codes().numpy())
+    least, greatest = bounds(file, None, SHIPPED_LATENTS)
+    volume = inrformat.decode(data, device="cpu").data
+    assert np.all((least <= volume) & (volume <= greatest))
+    unchanged = second.File(**{**vars(file), "latents": replace(file.latents, changes=None)})
+    with pytest.raises(second.InvalidFile, match="bad-latents"):
+        second.preview(unchanged, SHIPPED_LATENTS)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    masks=st.lists(st.integers(1, 7), max_size=3),
+    rows=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    ranks=st.dictionaries(st.sampled_from(list(second.INTEGER["latents"])), st.integers(1, 16)),
+    reach=st.sampled_from([1, 3, 8]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_random_changes_to_a_latent_model(
+    shape: Any, masks: Any, rows: Any, ranks: Any, reach: int, seed: int
+) -> None:
+    """Both decoders give the same preview, with changes of any ranks to any networks."""
+    model = latent_vectors.model_file(latent_vectors.random_weights(seed, *rows, shifts=seed % 2 * 30))
+    latu = latent_vectors.changes(model, ranks, seed, reach)
+    data = latent_vectors.random_parts(shape, masks, seed, model=model, latu=latu).file()
+    own = second.preview(second.read_file(data))
+    assert own.tobytes() == inrformat.decode(data, level="preview", device="cpu").data.tobytes()
 
 
 AXES = st.one_of(st.integers(1, 4), st.integers(1, 13))
@@ -706,6 +750,27 @@ def test_changed_bytes_of_changes() -> None:
         outcomes.append((own, library))
     assert sum(own == library for own, library in outcomes) >= 0.97 * len(outcomes)
     assert {own for own, _ in outcomes} >= {"accepted", "out-of-range", "rans-bad-end", "rans-truncated"}
+
+
+def test_changed_bytes_of_changes_to_a_latent_model() -> None:
+    """Both refuse the same sections LATU, and by the same codes, and give the same values for the others."""
+    names = [name for name in vectors("valid") if Path(name).stem.startswith("latents-changes")]
+    outcomes: list[str] = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        sections = second.read_container(
+            (VECTORS / str(rng.choice(names))).read_bytes(), "HEAD", second.Limits()
+        )
+        content = bytearray(sections["LATU"])
+        for _ in range(rng.integers(1, 3)):
+            at = int(rng.integers(20 if rng.integers(2) else len(content)))
+            most = 256 if rng.integers(2) else 17
+            content[at : at + 1] = bytes(rng.integers(0, most, rng.integers(3)).tolist())
+        results = by_both(container({**sections, "LATU": bytes(content)}), "preview")
+        assert results[0] == results[1], seed
+        outcomes.append(results[0] if isinstance(results[0], str) else "accepted")
+    counts = {code: outcomes.count(code) for code in set(outcomes)}
+    assert counts.keys() >= {"out-of-range", "rans-truncated", "rans-bad-end", "network-truncated"}, counts
 
 
 def test_changed_bytes_of_latents() -> None:

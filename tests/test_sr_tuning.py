@@ -73,7 +73,7 @@ def test_where_bytes_are_dear_nearly_nothing_changes():
 @pytest.fixture
 def eager(monkeypatch):
     """Presets that adapt models of small volumes too, in few steps, and take a small gain."""
-    quick = replace(plan.PRESETS["fast"], adapting=STEPS)
+    quick = replace(plan.PRESETS["fast"], latents=1, adapting=STEPS)
     monkeypatch.setitem(plan.PRESETS, "fast", quick)
     monkeypatch.setattr(plan, "SMALL", 1)
     monkeypatch.setattr(sr_tuning, "WORTH", 0.05)

@@ -7,7 +7,7 @@ left, floor(v / 2^k), is coded by scale t - 4 k. A level is the encoder's choice
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,9 +75,9 @@ def _unpack_bits(data: bytes, bits: Ints, section: str) -> Ints:
     return values
 
 
-def best_level(values: Ints) -> tuple[int, int]:
-    """The (family, level) that codes these values in the fewest bits."""
-    costs = {(f, t): cost(values, f, t) for f in range(len(FAMILIES)) for t in _plausible(values)}
+def best_level(values: Ints, families: Sequence[int] = range(len(FAMILIES))) -> tuple[int, int]:
+    """The (family, level), of some families, that codes these values in the fewest bits."""
+    costs = {(f, t): cost(values, f, t) for f in families for t in _plausible(values)}
     return min(costs, key=lambda choice: costs[choice])
 
 

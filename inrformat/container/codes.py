@@ -65,7 +65,7 @@ FORMAT: dict[str, str] = {
     "rans-bad-end": "Decoding uses up all words, and leaves every lane's state at 2^16.",
     "padding-not-zero": "The bits that fill up a last byte are zero.",
     "model-mismatch": "A model is of the kind that is needed, and does the volume's factors.",
-    "network-truncated": "Sections SIRN, PRED, TUNE, ZONE and SRTU hold their records or kinds whole.",
+    "network-truncated": "Sections SIRN, PRED, TUNE, ZONE, SRTU and LATU hold their records or kinds whole.",
     "bad-index": "The index of the bricks has an entry for each, and their lengths fill section BRIX.",
     "damaged-brick": "A brick's CRC-32C matches its bytes, and its code is whole.",
     "base-mismatch": "What makes the LR grid is there, as HEAD's base says, and nothing else that would.",

@@ -23,7 +23,7 @@ from .fields import NAME, Fields
 from .limits import DEFAULT_LIMITS, Limits
 
 VOLUME_CRITICAL = (
-    *("HEAD", "SIRN", "SRMD", "SRTU", "LATN", "LATD", "LATM"),
+    *("HEAD", "SIRN", "SRMD", "SRTU", "LATN", "LATD", "LATM", "LATU"),
     *("LATT", "CTXM", "PRED", "TUNE", "ZONE", "BIDX", "BRIX"),
 )
 """Critical sections of a volume that this chapter of the specification knows."""

@@ -95,8 +95,9 @@ class Seen:
 
     features   (n, inputs) int8.
     targets    (n, 5) float32, in levels: the unit of the centre, the neighbours' spread, the difference of
-               what came from the context's base, the step, and what came. Of latents (n, 6): the last is by
-               how much a coefficient is greater than what its latent stands for without a shift, in steps.
+               what came from the context's base, the step, and what came. Of latents (n, 7): the last two are
+               by how much a coefficient is greater than what its latent stands for without a shift, in steps;
+               and how many points this one stands for.
     """
 
     features: Tensor
@@ -422,13 +423,13 @@ def _shrink(piece: npt.NDArray[np.float32], zoom: Sequence[int]) -> npt.NDArray[
 
 def outputs_of(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
     """What a network gives for features (n inputs), or only its last layer for what that reads."""
-    x = features.float() / UNIT
-    if "first" in weights:
-        most = lattice.GREATEST / UNIT
-        hidden = (weights["first"] @ x).clamp(0, most)
-        constant = torch.full_like(hidden[:1], lattice.CONSTANT / UNIT)
-        x = torch.cat([(weights["second"] @ torch.cat([hidden, constant])).clamp(0, most), x])
-    return weights["last"] @ x
+    x, last = features.float() / UNIT, weights["last"]
+    if "first" not in weights:
+        return last @ x
+    most, second = lattice.GREATEST / UNIT, weights["second"]
+    hidden = (weights["first"] @ x).clamp(0, most)
+    deep = (second[:, :-1] @ hidden + second[:, -1:] * (lattice.CONSTANT / UNIT)).clamp(0, most)
+    return last[:, : len(second)] @ deep + last[:, len(second) :] @ x
 
 
 def _array(volume: Volume | npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -220,10 +220,11 @@ def _next_place(tried: Sequence[tuple[float, float]]) -> float:
     return a - max(-3.0, min(3.0, error / slope))
 
 
-class _Recorder:
+class Recorder:
     """A model and an exchange at once, which note what the latents could be predicted from.
 
     model    what the latents are chosen by, for what is wanted; without it they are what is given.
+    seen     (network, some of the points that it predicts).
     """
 
     def __init__(self, latents: Latents, model: LatentModel | None) -> None:
@@ -232,17 +233,23 @@ class _Recorder:
         self.lock = threading.Lock()
         self.seen: list[tuple[int, Seen]] = []
 
+    def keep(self, true: Tensor, forecast: Forecast) -> tuple[Tensor, Tensor]:
+        """(which points of a class to note, how many each of them stands for)."""
+        at = torch.randperm(len(true))[:KEPT]
+        return at, torch.full((len(at),), len(true) / max(len(at), 1))
+
     def predict(self, features: Tensor, pattern: int) -> Forecast:
         """The shifts; and where the features, and what the model makes of them, were noted."""
-        count = features.shape[1]
-        nothing = torch.zeros(count, dtype=torch.int64)
-        real = Forecast(nothing, nothing, nothing, torch.zeros(SHIFTS, count, dtype=torch.int16))
+        count, device = features.shape[1], features.device
+        nothing = torch.zeros(count, dtype=torch.int64, device=device)
+        shifts = torch.zeros(SHIFTS, count, dtype=torch.int16, device=device)
+        real = Forecast(nothing, nothing, nothing, shifts)
         if self.model is not None:
             real = self.model.predict(features, pattern)
         with self.lock:
             number = len(self.rows)
             self.rows.append((PATTERNS.index(pattern), features.to(torch.int8), real))
-        return Forecast(nothing + number, torch.arange(count), nothing, real.shifts)
+        return Forecast(nothing + number, torch.arange(count, device=device), nothing, real.shifts)
 
     def quiet(self, number: int, true: Tensor) -> Tensor:
         """See coding.latents.Exchange."""
@@ -251,18 +258,24 @@ class _Recorder:
     def predicted(self, places: Places, true: Tensor, forecast: Forecast) -> Tensor:
         """See coding.latents.Exchange."""
         bias, wanted = self.latents.pyramid.bias[places.which] / 256, self.latents.wanted(places)
+        real = forecast
         if self.model is not None:
-            true = latent_code.worthwhile(wanted, bias, self._real(forecast))
-        keep = torch.randperm(len(true))[:KEPT]
+            real = self._real(forecast)
+            true = latent_code.worthwhile(wanted, bias, real)
+        keep, counts = self.keep(true, real)
         numbers = forecast.centre[keep]
-        for number in sorted(set(numbers.tolist())):
+        for number in dict.fromkeys(
+            numbers.tolist()
+        ):  # parts may be noted in any order, points are in theirs
             which, features, _ = self.rows[number]
-            own = keep[numbers == number]
+            here = numbers == number
+            own = keep[here]
             came = true[own].float()
             ones = torch.ones_like(came)
             missing = wanted[own] - came + bias * came.sign()
             # Units of one step, and nothing below which there is nothing: see context.Seen.
-            targets = torch.stack([ones, ones, came, ones, torch.full_like(came, 1e6), missing], dim=1)
+            distribution = [ones, ones, came, ones, torch.full_like(came, 1e6)]
+            targets = torch.stack([*distribution, missing, counts[here]], dim=1)
             self.seen.append((which, Seen(features[:, forecast.table[own]].T.contiguous(), targets)))
         self.rows.clear()
         return true
@@ -283,7 +296,7 @@ def look(
 ) -> list[tuple[int, Seen]]:
     """(network, what it could have learned) from coding a grid of codes, by a model's costs if any."""
     latents = Analysis(grid, spacing).latents(step)
-    recorder = _Recorder(latents, model)
+    recorder = Recorder(latents, model)
     walk(latents.pyramid, latents.smooth, latents.bands, recorder, recorder)
     return recorder.seen
 
@@ -314,7 +327,7 @@ def train_latents(
         for name, network in zip(LatentModel.networks_of, networks, strict=True):
             first, second, last = (start.weights[f"{name}.{part}"] for part in PARTS)
             network.load(first, second, np.pad(last, ((0, rows - len(last)), (0, 0))))
-    pools = [Pool(inputs(p), 6) for p in PATTERNS]
+    pools = [Pool(inputs(p), 7) for p in PATTERNS]
     optimizers = [optimizers_of(n) for n in networks]
     mean, step, began, done = 0.0, 0, time.monotonic(), 0.0
     worker = ThreadPoolExecutor(1)
@@ -328,7 +341,7 @@ def train_latents(
                 following = [worker.submit(pieces.look, start and _frozen(networks))]
             which = step % len(networks)
             rates = rate_at(done, start is not None)
-            loss = learn(networks[which], pools[which], optimizers[which], rates, generator, _cost)
+            loss = learn(networks[which], pools[which], optimizers[which], rates, generator, cost)
             step += 1
             mean += (loss - mean) * max(0.002, 1 / step)
             done = step / steps if steps else (time.monotonic() - began) / (seconds or 1.0)
@@ -347,12 +360,16 @@ def _frozen(networks: Sequence[FloatNetwork]) -> LatentModel:
     return LatentModel(layers)
 
 
-def _cost(outputs: Tensor, targets: Tensor) -> Tensor:
-    """What points (n) cost, in bits: those of their latents, and those that their squared error is worth."""
+def cost(outputs: Tensor, targets: Tensor, worth: float = 1.0) -> Tensor:
+    """What points (n) cost, in bits: those of their latents, and those that their squared error is worth.
+
+    worth   a share of what it is worth where the grid is all that counts.
+    """
     came, missing = targets[2], targets[5]
     none, more, less = outputs[OUTPUTS:]
     shift = torch.where(came == 0, none, torch.where(came > 0, more, less))
-    return bits(outputs[:OUTPUTS], targets[:5]) + (missing - shift).square() / latent_code.BIT
+    error = (missing - shift).square()
+    return bits(outputs[:OUTPUTS], targets[:5]) + worth / latent_code.BIT * error
 
 
 class _Pieces:

@@ -41,6 +41,7 @@ class Preset:
     base     what holds the LR grid: "latents", or "siren".
     projections, corrections   how often the LR grid of latents is brought closer at full size, before it is
              coded and after it was; see fit.projection.
+    latents  steps in which the latent model is fitted to the volume, or none; see fit.latent_tuning.
     adapting steps in which a super-resolution model is fitted to the volume; see fit.sr_tuning.
     trial    the share of them after which grids of nearly the same error are compared; 0: before any.
     tuning   how much of a lossless or bounded file's context model is fitted to the volume; see fit.tuning.
@@ -53,6 +54,7 @@ class Preset:
     base: str = "latents"
     projections: int = 0
     corrections: int = 0
+    latents: int = 0
     adapting: int = 0
     trial: float = 0.0
     tuning: int = 0
@@ -68,9 +70,17 @@ class Preset:
 
 PAPER = FitSettings(width=128, depth=4, steps=50_000, batch=1 << 16, optimiser="adam", noise=0.0)
 PRESETS = {
-    "fast": Preset(FitSettings(steps=1200), 4000, 0.4, adapting=250),
+    "fast": Preset(FitSettings(steps=1200), 4000, 0.4, latents=300, adapting=250),
     "balanced": Preset(
-        FitSettings(steps=4000), 8000, 0.5, projections=2, corrections=2, adapting=2500, trial=0.2, tuning=2
+        FitSettings(steps=4000),
+        8000,
+        0.5,
+        projections=2,
+        corrections=2,
+        latents=1500,
+        adapting=2500,
+        trial=0.2,
+        tuning=2,
     ),
     "best": Preset(
         FitSettings(steps=40_000),
@@ -78,6 +88,7 @@ PRESETS = {
         0.5,
         projections=4,
         corrections=4,
+        latents=6000,
         adapting=20_000,
         trial=0.1,
         tuning=10,

@@ -21,6 +21,7 @@ from ..models.sr import SRModel, block_of, fast_dtype
 from ..models.sr_changes import LARGEST, MOST_RANK, Change, pack
 from ..resample import Shape, upsample
 from ..volume import Array
+from .changes import bits, rounded
 
 EXPONENT, FACTOR_EXPONENT = 8, 11
 """Of changes by single numbers, and of products of two."""
@@ -37,8 +38,6 @@ SHARE = 0.01
 BYTES_PER_NUMBER = 0.53
 FIRST = 8
 """Batches to measure the error before."""
-LEAST_MEAN = 0.15
-"""Of a tensor's magnitudes, as far as the bits of one more are concerned: about ten, then."""
 WORTH = 0.7
 """By how many per cent the error falls when the bytes grow by one per cent, about."""
 
@@ -97,7 +96,7 @@ def tune(
     began, step, done = time.monotonic(), 0, 0.0
     while done < 1:
         optimizer.param_groups[0]["lr"] = RATE * 2**EXPONENT * _rate(done)
-        loss = error() / before + WORTH / (8 * target.size) * numbers.bits()
+        loss = error() / before + WORTH / (8 * target.size) * bits(numbers.free.values())
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
@@ -139,21 +138,13 @@ class _Numbers:
         changed = {}
         for name, weight in self.fixed.items():
             if name in self.free:
-                changed[name] = weight + _rounded(self.free[name]) * 2.0**-EXPONENT
+                changed[name] = weight + rounded(self.free[name]) * 2.0**-EXPONENT
             elif self.rank:
-                product = _rounded(self.free[name + ".0"]) @ _rounded(self.free[name + ".1"])
+                product = rounded(self.free[name + ".0"]) @ rounded(self.free[name + ".1"])
                 changed[name] = weight + (product * 2.0**-FACTOR_EXPONENT).view_as(weight)
             else:
                 changed[name] = weight
         return changed
-
-    def bits(self) -> Tensor:
-        """What the numbers take, up to a constant, as far as its slope goes: Laplace, of their own mean."""
-        bits: list[Tensor] = []
-        for values in self.free.values():
-            mean = values.detach().round().abs().mean().clamp(min=LEAST_MEAN)
-            bits.append(values.abs().sum() / (mean * float(np.log(2))))
-        return torch.stack(bits).sum()
 
     def changes(self) -> dict[str, Change]:
         """The changes, rounded; whatever became of the fit, within what the format holds."""
@@ -168,11 +159,6 @@ class _Numbers:
             elif self.rank:
                 changes[name] = Change(FACTOR_EXPONENT, (whole[name + ".0"], whole[name + ".1"]))
         return changes
-
-
-def _rounded(values: Tensor) -> Tensor:
-    """Whole numbers whose gradient is that of the values (straight-through)."""
-    return values + (values.round() - values).detach()
 
 
 def _is_kernel(weight: Tensor) -> bool:

@@ -87,7 +87,7 @@ DAMAGED = (b"\x93INR", b"\x13INR", b"\xc2\x93INR", b"\xef\xbf\xbdINR")
 REQUIRED = {"HEAD": {"HEAD"}, "MODL": {"MODL", "TENS"}}
 LATTICE = {"LATT", "BIDX", "BRIX"}
 BASES = {"siren": {"SIRN"}, "latents": {"LATN", "LATD"}}
-OF_BASE = {"SIRN", "LATN", "LATD", "LATM"}
+OF_BASE = {"SIRN", "LATN", "LATD", "LATM", "LATU"}
 CRITICAL = {
     "HEAD": {"HEAD", "SRMD", "SRTU", "CTXM", "PRED", "TUNE", "ZONE", *LATTICE, *OF_BASE},
     "MODL": {"MODL", "TENS"},
@@ -1060,9 +1060,34 @@ def decode_bricks(file: File, context: Model | None) -> NDArray[Any]:
 # ---- Latents ----
 
 
+def with_products(model: Model, section: bytes | None) -> Model:
+    """The latent model with what the section LATU adds to its weights."""
+    if section is None:
+        return model
+    names = list(INTEGER["latents"])
+    need(len(section) >= len(names), "network-truncated", "LATU")
+    changed = [(name, rank) for name, rank in zip(names, section, strict=False) if rank]
+    end = len(names) + 6 * len(changed)
+    need(len(section) >= end, "network-truncated", "LATU")
+    need(all(rank <= 16 for _, rank in changed), "out-of-range", "LATU")
+    need(all(level < 93 for level in section[len(names) : end]), "out-of-range", "LATU")
+    layers, sizes = [f"{name}.{layer}" for name, _ in changed for layer in LAYERS], []
+    for number, layer in enumerate(layers):
+        rows, columns = model.tensors[layer].shape
+        rank = min(changed[number // 3][1], rows)
+        sizes += [rows * rank, rank * columns]
+    groups = [(size, 1, level) for size, level in zip(sizes, section[len(names) : end], strict=True)]
+    numbers, tensors = decode_integers(section[end:], groups), dict(model.tensors)
+    for layer, u, v in zip(layers, numbers[::2], numbers[1::2], strict=True):
+        rows, columns = tensors[layer].shape
+        tensors[layer] = tensors[layer] + u.reshape(rows, -1) @ v.reshape(-1, columns)
+    check_weights(tensors)
+    return Model(model.kind, model.config, tensors, model.sha256)
+
+
 @dataclass(frozen=True)
 class Latents:
-    """The sections LATN, LATM and LATD."""
+    """The sections LATN, LATM, LATU and LATD."""
 
     masks: list[int]
     steps: list[int]
@@ -1070,6 +1095,7 @@ class Latents:
     lanes: int
     reference: Map
     model: Model | None
+    changes: bytes | None
     data: bytes
 
 
@@ -1089,17 +1115,17 @@ def read_latents(sections: dict[str, bytes], header: Header, limits: Limits) -> 
         digest = hashlib.sha256(sections["LATM"]).digest()
         need(record["model"]["sha256"] == digest, "model-hash-mismatch")
         model = read_model(sections["LATM"], limits)
-        check_latent_model(model, record["model"], header, limits)
-    return Latents(masks, steps, bias, lanes, record["model"], model, sections["LATD"])
+        check_latent_model(model, record["model"], sections.get("LATU"), header, limits)
+    return Latents(masks, steps, bias, lanes, record["model"], model, sections.get("LATU"), sections["LATD"])
 
 
 def check_latent_model(
-    model: Model, reference: Map, header: Header, limits: Limits
+    model: Model, reference: Map, changes: bytes | None, header: Header, limits: Limits
 ) -> dict[int, lattice.Network]:
-    """The networks of a latent model, by pattern; it must be the one that the file names."""
+    """The networks of a latent model, by pattern, changed; it must be the one that the file names."""
     need(model.sha256 == reference["sha256"], "model-hash-mismatch")
     need(model.kind == "latents", "model-mismatch", model.kind)
-    networks = networks_of(model, math.prod(header.lr_shape), limits)
+    networks = networks_of(with_products(model, changes), math.prod(header.lr_shape), limits)
     return dict(zip(inrv_latents.PATTERNS, networks, strict=True))
 
 
@@ -1143,7 +1169,7 @@ def decode_latents(file: File, model: Model | None, *, for_preview: bool = False
     model = latents.model or model
     if model is None:
         raise ModelNotFound(f"{latents.reference['name']}, SHA-256 {latents.reference['sha256'].hex()}")
-    networks = check_latent_model(model, latents.reference, header, file.limits)
+    networks = check_latent_model(model, latents.reference, latents.changes, header, file.limits)
     need(len(latents.data) >= 16, "bad-latents", "lengths")
     ends = np.cumsum([16, *np.frombuffer(latents.data, "<u4", 4).tolist()]).tolist()
     need(ends[-1] <= len(latents.data), "bad-latents", "lengths")
@@ -1186,7 +1212,7 @@ def read_file(data: bytes, limits: Limits | None = None) -> File:
     sections = read_container(data, "HEAD", limits)
     header = read_head(sections["HEAD"], limits)
     need(sections.keys() >= BASES[header.base], "missing-section", header.base)
-    others = OF_BASE - BASES[header.base] - ({"LATM"} if header.base == "latents" else set())
+    others = OF_BASE - BASES[header.base] - ({"LATM", "LATU"} if header.base == "latents" else set())
     need(not others & sections.keys(), "base-mismatch", header.base)
     need(header.sr is not None or "SRTU" not in sections, "model-hash-mismatch", "SRTU")
     model = None

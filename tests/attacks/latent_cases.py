@@ -38,6 +38,7 @@ VECTORS = {
     "LATN-beside-SIRN": "a network, and a record of latents",
     "LATD-beside-SIRN": "a network, and latents",
     "LATM-beside-SIRN": "a network, and a latent model",
+    "LATU-beside-SIRN": "a network, and changes to a latent model",
     "masks-a-number": "levels that are no list",
     "mask-0": "a level that halves nothing",
     "mask-8": "a level that halves a fourth axis",
@@ -122,6 +123,27 @@ VECTORS = {
     "lanes-none": "a code, but no lanes",
     "words-of-no-lane": "words that no lane takes",
     "predicted-by-no-lane": "latents to be predicted, but no lanes",
+    "changes-empty": "changes to a latent model of no bytes",
+    "changes-ranks-cut": "changes that end inside their ranks",
+    "changes-levels-cut": "changes that end inside their levels",
+    "changes-rank-17": "a network that is changed with a rank of 17",
+    "changes-rank-255": "a network that is changed with a rank of 255",
+    "changes-level-93": "a first matrix of a level that the bank does not have",
+    "changes-last-level-93": "a last matrix of a level that the bank does not have",
+    "changes-of-another-rank": "a rank that asks for more numbers than there are",
+    "changes-of-nothing": "no network that is changed, and no code",
+    "changes-cut": "changes whose code is cut short",
+    "changes-word-missing": "changes with a word too few",
+    "changes-state-low": "changes whose lane's state is below 2^16",
+    "changes-state-wrong": "changes whose lane's state has one bit changed",
+    "changes-appended": "changes with a word too many",
+    "changes-of-nothing-appended": "no network that is changed, and a word",
+    "changes-low-bits-cut": "changes whose low bits are cut short",
+    "changes-padding": "a bit after the last low bit of changes",
+    "changes-2048": "a weight that a change makes 2048",
+    "changes-minus-2048": "a weight that a change makes -2048",
+    "changes-row-sum": "a row of weights whose sum a change takes to 2^24",
+    "changes-product-of-32-bits": "a product of 2^32, which is nothing in 32 bits",
 }
 
 
@@ -214,9 +236,9 @@ file(
 )
 
 
-def with_model(data: bytes) -> bytes:
+def with_model(data: bytes, latu: bytes | None = None) -> bytes:
     reference = {**GOOD.latn["model"], "sha256": hashlib.sha256(data).digest()}
-    return replace(GOOD, model=data, latn={**GOOD.latn, "model": reference}).file()
+    return replace(GOOD, model=data, latu=latu, latn={**GOOD.latn, "model": reference}).file()
 
 
 def tall() -> bytes:
@@ -231,6 +253,56 @@ file("hidden-100000", "out-of-range", "a hidden layer of 100,000 rows", with_mod
 file("model-pickle", "bad-magic", "a latent model that is a pickle", with_model(b"\x80\x04pickle" * 9))
 file("model-a-volume", "bad-first-section", "a latent model that is a volume", with_model(GOOD.file()))
 file("model-unknown", "not here", "a latent model that nobody has", replace(GOOD, model=None).file())
+
+
+# --- changes to the model ------------------------------------------------------------------------------------
+CHANGED = latents.changed()
+CHANGES = CHANGED.latu or b""
+STATES = b"\0\0\1\0" * 64
+
+
+def announced_changes(level: int) -> bytes:
+    """Products of the greatest ranks for layers of a thousand rows, of this level, and no code for them."""
+    model = latents.model_file({key: 0 * w for key, w in latents.random_weights(1, 1000).items()})
+    return with_model(model, bytes([16] * 7 + [level] * 42) + STATES)
+
+
+file(
+    "changes-hollow",
+    "rans-truncated",
+    "130,000 numbers that change a model announced, their code is the lanes' states alone",
+    announced_changes(0),
+)
+file(
+    "changes-low-bits",
+    "rans-truncated",
+    "130,000 numbers of 16 low bits each announced, none there",
+    announced_changes(92),
+)
+file(
+    "changes-pickle",
+    "out-of-range",
+    "changes to a latent model that are a pickle",
+    replace(CHANGED, latu=b"\x80\x04pickle" * 9).file(),
+)
+file(
+    "changes-a-model",
+    "out-of-range",
+    "changes to a latent model that are a model file",
+    replace(CHANGED, latu=latents.TINY).file(),
+)
+file(
+    "changes-to-another-model",
+    "rans-bad-end",
+    "changes to a latent model of other layers",
+    replace(CHANGED, latu=latents.changes(latents.mixed_model(), {"1": 2}, 1)).file(),
+)
+file(
+    "changes-to-a-model-unknown",
+    "not here",
+    "changes to a latent model that nobody has",
+    replace(CHANGED, model=None).file(),
+)
 
 
 # --- one byte, one cut ---------------------------------------------------------------------------------------
@@ -250,6 +322,21 @@ def flips() -> list[bytes]:
             changed[at] ^= 1 << (at % 8)
             result.append(build([*sections[:number], (name, bytes(changed)), *sections[number + 1 :]]))
     return result
+
+
+def flips_of_changes() -> list[bytes]:
+    """Files of which a bit of section LATU is changed, of every byte in turn; checksums are right."""
+    result = []
+    for at in range(len(CHANGES)):
+        changed = bytearray(CHANGES)
+        changed[at] ^= 1 << (at % 8)
+        result.append(replace(CHANGED, latu=bytes(changed)).file())
+    return result
+
+
+def cuts_of_changes() -> list[bytes]:
+    """Files of which section LATU is cut, everywhere; checksums are right."""
+    return [replace(CHANGED, latu=CHANGES[:at]).file() for at in range(len(CHANGES))]
 
 
 def readme_lines() -> list[str]:

@@ -26,7 +26,7 @@ def test_latent_attack(attack: Attack) -> None:
     """The right error, soon, and in bounded memory."""
     error, seconds, peak = measured(attack)
     text = str(error)
-    if attack.name == "latents-model-unknown":
+    if attack.name in ("latents-model-unknown", "latents-changes-to-a-model-unknown"):
         assert isinstance(error, ModelNotFoundError) and attack.code in text
     else:
         assert f"[{attack.code}" in text
@@ -77,6 +77,13 @@ def test_bytes_of_the_sections_are_checked() -> None:
     seen = Counter(outcome(data)[:20] for data in cases.flips())
     assert seen.keys() > {"bad-latents", "rans-bad-end", "out-of-range", "model-hash-mismatch"}
     assert seen["bad-latents"] > 60
+
+
+def test_cuts_and_flips_of_changes_are_seen() -> None:
+    """Behind right checksums: no byte of section LATU is free."""
+    assert {outcome(data) for data in cases.cuts_of_changes()} == {"network-truncated", "rans-truncated"}
+    seen = Counter(map(outcome, cases.flips_of_changes()))
+    assert seen.keys() == {"out-of-range", "rans-bad-end", "rans-truncated"}
 
 
 def test_every_byte_of_a_file_is_covered_by_a_checksum() -> None:

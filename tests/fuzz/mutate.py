@@ -81,8 +81,8 @@ TEXTS = [
 ]
 TYPES = [
     *(b"HEAD", b"SIRN", b"SRMD", b"SRTU", b"meas", b"prov", b"meta", b"MODL", b"TENS"),
-    *(b"LATT", b"CTXM", b"PRED", b"TUNE", b"ZONE", b"BIDX", b"BRIX", b"LATN", b"LATD", b"LATM", b"BNDL"),
-    *(b"Xxxx", b"xxxx", b"\x1b[1m"),
+    *(b"LATT", b"CTXM", b"PRED", b"TUNE", b"ZONE", b"BIDX", b"BRIX", b"LATN", b"LATD", b"LATM"),
+    *(b"LATU", b"BNDL", b"Xxxx", b"xxxx", b"\x1b[1m"),
 ]
 
 MODELS = {b"SRMD": (b"HEAD", "sr"), b"CTXM": (b"LATT", "model"), b"LATM": (b"LATN", "model")}
@@ -296,7 +296,7 @@ def section(name: bytes, body: bytes, rng: random.Random) -> bytes:
         b"meta": metadata,
         b"TENS": tensors,
         b"LATD": latents,
-        **dict.fromkeys((b"SRTU", b"PRED", b"TUNE", b"ZONE", b"BIDX", b"BRIX"), flip),
+        **dict.fromkeys((b"SRTU", b"LATU", b"PRED", b"TUNE", b"ZONE", b"BIDX", b"BRIX"), flip),
     }
     return ways.get(name, record)(body, rng)
 
