@@ -46,10 +46,11 @@ FALLS = 3.0, 30.0
 """Within what bounds that is believed: where the reduction alone loses much it falls slowly."""
 OVERSHOOT = 1.0
 """Decibels above the target up to which coarser rounding brings a network down to it."""
-ERROR_GROWTH = 0.3
+ERROR_GROWTH = 0.2
 """A finer grid of the same bytes is expected to be coded worse: by this power of its points."""
 HOPELESS = 1.3
-"""A rival is not coded where so many times the least error is expected of it."""
+"""A grid is not coded where so many times the least error is expected of it: super-resolution takes more away
+from finer ones."""
 ROUGH = 0.1
 """By which share of their bytes grids may miss them while they are compared."""
 TUNED_STEP = 0.95
@@ -170,16 +171,14 @@ def _prepare(volume: Any, fill: float | None) -> Volume:
 def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> Attempt:
     """The grid of that many bytes that promises the least error at full size, and a model adapted to it."""
     from .fit.latents import FIRST_STEP
-    from .fit.plan import WORTHWHILE
 
     found: list[Coded] = []
     step, coding, points = FIRST_STEP, 0.0, 1
     trial = 0.0 if job.settings.seconds else job.preset.trial  # what has little time is fitted once
-    hopeless = HOPELESS if trial else WORTHWHILE
     for grid in job.grids(factors, job.preset.projections):
         finer = math.prod(grid.lr_shape) / points
         expected = grid.loss + coding * finer**ERROR_GROWTH
-        if found and expected >= hopeless * min(coded.expected for coded in found):
+        if found and expected >= HOPELESS * min(coded.expected for coded in found):
             continue
         room = job.room(size, grid.factors)
         with bar.stage("coding"):
@@ -190,6 +189,8 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
             continue
         if found and not found[-1].close:
             found.clear()  # that grid has not room for as many bytes
+        if found and coded.fair > RIVAL * min(other.fair for other in found):
+            break  # the finer, the worse
         coding, points = attempt.error, math.prod(grid.lr_shape)
         found = _rivals([*found, coded], trial)
     if len(found) > 1:

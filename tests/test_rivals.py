@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -39,6 +40,54 @@ def test_more_bytes_are_counted_against_a_grid_as_far_as_coding_makes_its_error(
     assert coded(1.0, size=1050.0, loss=1.0, coding=1.0).fair == pytest.approx(1.025)
     assert coded(1.0, size=1050.0, loss=1.0, coding=0.0).fair == pytest.approx(1.0)
     assert not coded(1.0, size=1200.0).close and coded(1.0, size=1050.0).close
+
+
+class Grids:
+    """A job whose grids have these (points, loss by reduction, by coding, error at full size); notes the coded."""
+
+    settings, preset = SimpleNamespace(seconds=None), SimpleNamespace(trial=0.0, projections=0)
+
+    def __init__(self, *grids):
+        self.all, self.coded = grids, []
+
+    def grids(self, factors, projections):
+        for points, loss, coding, error in self.all:
+            attempt = SimpleNamespace(size=1000.0, error=coding, whole=error, points=points)
+
+            def of_size(size, first, close, attempt=attempt):
+                self.coded.append(attempt.points)
+                return first, attempt
+
+            yield SimpleNamespace(factors=None, lr_shape=(points,), loss=loss, of_size=of_size)
+
+    def room(self, size, factors):
+        return size
+
+    def supported_model(self, factors):
+        return None
+
+    def squared_error(self, attempt, model, sample):
+        return attempt.whole
+
+
+def taken(monkeypatch, *grids):
+    """(the points of the grid that is taken, of those that were coded)."""
+    monkeypatch.setattr(encoding, "_adapted", lambda job, coded, bar: coded.attempt.points)
+    job, bar = Grids(*grids), SimpleNamespace(stage=lambda name: nullcontext())
+    return encoding._latents_of_size(job, 1000.0, None, bar), job.coded
+
+
+def test_a_finer_grid_is_tried_though_it_promises_no_more(monkeypatch):
+    """Super-resolution may take more of its error away; but not where far too much is expected of it."""
+    coarse, finer = (100, 4.0, 8.0, 10.0), (200, 1.0, 12.0, 8.0)
+    assert taken(monkeypatch, coarse, finer) == (200, [100, 200])
+    assert taken(monkeypatch, coarse, (200, 7.0, 12.0, 8.0)) == (100, [100])
+
+
+def test_where_a_finer_grid_is_much_worse_none_is_tried_that_is_finer_still(monkeypatch):
+    coarse, finest = (100, 4.0, 8.0, 10.0), (400, 0.0, 12.0, 1.0)
+    assert taken(monkeypatch, coarse, (200, 1.0, 12.0, 12.0), finest) == (100, [100, 200])
+    assert taken(monkeypatch, coarse, (200, 1.0, 12.0, 11.0), finest) == (400, [100, 200, 400])
 
 
 def test_the_grid_is_taken_to_which_a_model_adapts_best(monkeypatch):
