@@ -77,14 +77,17 @@ def tune(
     bands = {key: band.clone() for key, band in latents.bands.items()}
     walk(latents.pyramid, latents.smooth, bands, sampler, sampler)
 
-    each = seconds * min(1.0, torch.get_num_threads() / len(PATTERNS))
+    on_cpu = model.networks[0].first.device.type == "cpu"
+    at_once = min(torch.get_num_threads(), len(PATTERNS)) if on_cpu else 1
+    each = seconds * at_once / len(PATTERNS)
 
     def fit(which: int) -> dict[str, Product]:
         own = [seen for network, seen in sampler.seen if network == which]
         return _fit(model, PATTERNS[which], Seen.joined(own), steps, seed, each) if own else {}
 
     names = [str(pattern) for pattern in PATTERNS]
-    found = zip(names, map_on_cores(fit, range(len(PATTERNS))), strict=True)
+    fits = (map_on_cores if on_cpu else map)(fit, range(len(PATTERNS)))
+    found = zip(names, fits, strict=True)
     changes = {name: products for name, products in found if products}
     return pack(model, changes) if changes else b""
 
