@@ -100,8 +100,8 @@ def encode(
     embed_sr store the model in the file, so that it needs nothing else.
     context  the context model of lossless and bounded files; None: the shipped one. One of your own is stored
              in the file.
-    seconds  time for what is fitted, at most: a network, or the changes to the super-resolution model. Where
-             the preset's steps would take longer, two runs differ.
+    seconds  time for what is fitted, at most: a network, or the changes to the shipped models. Where the
+             preset's steps would take longer, two runs differ.
     seed     same seed, threads, device and versions: same bytes. (On a GPU sums may come in any order.)
     fill     the value that NaN and infinity are replaced with; None: they are refused.
     device   "auto", "cpu", "cuda", ...

@@ -72,6 +72,8 @@ def tune(
     size    bytes that the latents take now, about.
     steps, seconds  of the fits, at most.
     """
+    if size < LEAST_BYTES:
+        return b""
     points = math.prod(latents.pyramid.shape)
     sampler = _Sampler(latents, model, min(1.0, POINTS / (8 * size + PLAIN * points)), seed)
     bands = {key: band.clone() for key, band in latents.bands.items()}

@@ -264,9 +264,8 @@ class Recorder:
             true = latent_code.worthwhile(wanted, bias, real)
         keep, counts = self.keep(true, real)
         numbers = forecast.centre[keep]
-        for number in dict.fromkeys(
-            numbers.tolist()
-        ):  # parts may be noted in any order, points are in theirs
+        # Parts may be noted in any order; points are in theirs.
+        for number in dict.fromkeys(numbers.tolist()):
             which, features, _ = self.rows[number]
             here = numbers == number
             own = keep[here]
