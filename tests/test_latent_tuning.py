@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import inrformat
+from inrformat import parallel
 from inrformat.coding import latents as coding_latents
 from inrformat.fit import changes, latent_tuning, plan
 from inrformat.fit.latents import Analysis
@@ -163,3 +165,25 @@ def test_a_file_with_a_tuned_model(monkeypatch, target):
     assert [s["type"] for s in tuned.sections].count("LATU") == 1
     dearer = 4 * math.log(tuned.bytes / plain.bytes)  # dB for e times the bytes, about
     assert tuned.measured.psnr - plain.measured.psnr > dearer + 0.05
+
+
+def test_an_interrupted_fit_ends_at_once(monkeypatch):
+    """Where one fit is interrupted the others, of any number of steps, do not hold the program up."""
+    before, begun = torch.get_num_threads(), time.monotonic()
+    first = coding_latents.inputs(1)
+
+    def interrupted(weights, seen):
+        if seen.features.shape[1] == first:
+            raise KeyboardInterrupt
+        return 1e9
+
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(latent_tuning, "_total", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(10**9)
+        torch.set_num_threads(before)
+        assert parallel.map_on_cores(int, "12") == [1, 2]  # the same threads, when they are free
+    finally:
+        torch.set_num_threads(before)
+    assert time.monotonic() - begun < 60

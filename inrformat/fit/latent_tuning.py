@@ -8,6 +8,7 @@ that they do not pay for stays as it is.
 from __future__ import annotations
 
 import math
+import threading
 import time
 
 import numpy as np
@@ -81,21 +82,29 @@ def tune(
 
     on_cpu = model.networks[0].first.device.type == "cpu"
     at_once = min(torch.get_num_threads(), len(PATTERNS)) if on_cpu else 1
-    each = seconds * at_once / len(PATTERNS)
+    each, stop = seconds * at_once / len(PATTERNS), threading.Event()
 
     def fit(which: int) -> dict[str, Product]:
         own = [seen for network, seen in sampler.seen if network == which]
-        return _fit(model, PATTERNS[which], Seen.joined(own), steps, seed, each) if own else {}
+        return _fit(model, PATTERNS[which], Seen.joined(own), steps, seed, each, stop) if own else {}
 
     names = [str(pattern) for pattern in PATTERNS]
-    fits = (map_on_cores if on_cpu else map)(fit, range(len(PATTERNS)))
-    found = zip(names, fits, strict=True)
-    changes = {name: products for name, products in found if products}
+    try:
+        found = zip(names, (map_on_cores if on_cpu else map)(fit, range(len(PATTERNS))), strict=True)
+        changes = {name: products for name, products in found if products}
+    finally:
+        stop.set()  # fits that are still at work were interrupted, and who did that waits for them
     return pack(model, changes) if changes else b""
 
 
 def _fit(
-    model: LatentModel, pattern: int, seen: Seen, steps: int, seed: int, seconds: float
+    model: LatentModel,
+    pattern: int,
+    seen: Seen,
+    steps: int,
+    seed: int,
+    seconds: float,
+    stop: threading.Event,
 ) -> dict[str, Product]:
     """The changes of a network's layers; none where they save less than they take."""
     layers = {part: getattr(model.networks[PATTERNS.index(pattern)], part) for part in PARTS}
@@ -108,7 +117,7 @@ def _fit(
     generator = torch.Generator().manual_seed(seed)
     points = float(seen.targets[:, -1].sum(dtype=torch.float64))
     began, step, done = time.monotonic(), 0, 0.0
-    while done < 1:
+    while done < 1 and not stop.is_set():
         optimizer.param_groups[0]["lr"] = RATE * min(done / WARM, 1.0) * (1 + math.cos(math.pi * done)) / 2
         at = torch.randint(len(seen.targets), (BATCH,), generator=generator).to(seen.targets.device)
         targets = seen.targets[at].T
