@@ -101,7 +101,7 @@ def encode(
     context  the context model of lossless and bounded files; None: the shipped one. One of your own is stored
              in the file.
     seconds  time for what is fitted, at most: a network, or the changes to the shipped models. Where the
-             preset's steps would take longer, two runs differ.
+             preset's steps would take longer, two runs differ. Not for lossless= and max_error=.
     seed     same seed, threads, device and versions: same bytes. (On a GPU sums may come in any order.)
     fill     the value that NaN and infinity are replaced with; None: they are refused.
     device   "auto", "cpu", "cuda", ...
@@ -121,6 +121,8 @@ def encode(
     bounded = lossless or max_error is not None
     if context is not None and not bounded:
         raise UsageError("context= is for lossless= and max_error=")
+    if seconds is not None and bounded:
+        raise UsageError("seconds= is not for lossless= and max_error=")
     if embed_sr and (bounded or sr is None):
         raise UsageError("embed_sr= is for files with a super-resolution model, not lossless or bounded ones")
     target_device = resolve_device(device)
@@ -193,6 +195,7 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
             break  # the finer, the worse
         coding, points = attempt.error, math.prod(grid.lr_shape)
         found = _rivals([*found, coded], trial)
+    found = [_tuned(coded, bar) for coded in found]  # from which finer grids gain more
     if len(found) > 1:
         found = [_least(found, [_tried(job, coded, trial, bar).fair for coded in found])]
     return _adapted(job, found[0], bar)
@@ -203,7 +206,7 @@ def _rivals(found: list[Coded], trial: float) -> list[Coded]:
     errors = [coded.fair for coded in found]
     if not trial:
         return [_least(found, errors)]
-    return [coded for coded, error in zip(found, errors, strict=True) if error < RIVAL * min(errors)]
+    return [coded for coded, error in zip(found, errors, strict=True) if error <= RIVAL * min(errors)]
 
 
 def _least(found: list[Coded], errors: list[float]) -> Coded:
@@ -251,7 +254,6 @@ class Coded:
 
 def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
     """With models adapted to it, and so many fewer bytes for the grid, which is corrected on the way."""
-    coded = _tuned(coded, bar)
     attempt = job.adapted(coded.attempt, coded.room, bar)
     if not coded.close:
         return attempt
@@ -264,7 +266,10 @@ def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
 
 
 def _tuned(coded: Coded, bar: Bar) -> Coded:
-    """With a latent model fitted to the grid, in as many bytes; as it was, if that does not pay."""
+    """With a latent model fitted to the grid, in as many bytes; as it was, if that does not pay.
+
+    The error on the sample is left as it was.
+    """
     if not coded.close:
         return coded
     with bar.stage("tuning"):
@@ -273,7 +278,8 @@ def _tuned(coded: Coded, bar: Bar) -> Coded:
         return coded
     with bar.stage("coding"):
         step, attempt = grid.of_size(coded.room, TUNED_STEP * coded.step, ROUGH)
-    return replace(coded, grid=grid, step=step, attempt=attempt)
+    tuned = replace(coded, grid=grid, step=step, attempt=attempt)
+    return tuned if tuned.close else coded
 
 
 def _coded_anew(
@@ -312,7 +318,7 @@ def _corrected(
         grid, step, attempt = better
     if job.corrections(grid.factors):
         with bar.stage("tuning"):
-            anew = grid.tuned(step, attempt.size)
+            anew = grid.tuned(step, attempt.size - len(attempt.changes))
             if anew.changes:
                 again = replace(anew.attempt(step), changes=attempt.changes)
                 if cost(again) < cost(attempt):
@@ -434,6 +440,8 @@ def _reach_psnr(job: Job, target: float, factors: Shape | None, bar: Bar) -> byt
     if job.latents:
         return _latents_of_error(job, target, factors, bar)
     size = job.preset.default_bytes(job.volume.data.size) or 4000.0
+    if job.settings.seconds:
+        job.settings = replace(job.settings, seconds=job.settings.seconds / MOST_FITS)
     tried: list[tuple[float, float]] = []  # log2 of the bytes, dB
     enough: tuple[float, Fitted] | None = None
     for _ in range(MOST_FITS):

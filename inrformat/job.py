@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -442,8 +443,8 @@ class Grid:
         share = FIRST_TUNING if first and job.corrections(self.factors) else 1.0
         steps, seed = math.ceil(share * job.preset.latents), job.settings.seed
         changes = latent_tuning.tune(latents, job.latent_model, size, steps, seed, seconds)
-        grid = Grid(job, self.factors, self.projections, changes)
-        grid.codes, grid.analysis = self.codes, self.analysis
+        grid = copy(self)
+        grid.changes = changes
         return grid
 
     def attempt(self, step: float) -> Attempt:

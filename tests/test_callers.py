@@ -16,7 +16,7 @@ from inrformat import Volume, errors, precision
 from inrformat.coding import latents
 from inrformat.container.layout import Reader, build
 from inrformat.container.originals import Rest, compress_rest
-from inrformat.fit import plan
+from inrformat.fit import plan, train
 from inrformat.metrics import Comparison
 from inrformat.positions import filled
 
@@ -166,6 +166,22 @@ def test_seconds_end_a_fit(monkeypatch):
     for_ever = replace(plan.PRESETS["fast"], adapting=10**9)
     monkeypatch.setitem(plan.PRESETS, "fast", for_ever)
     assert inrformat.info(inrformat.encode(HEAD, ratio=4, seconds=0.5)).measured.psnr > 30
+
+
+def test_seconds_are_for_all_networks_that_are_fitted_to_reach_a_psnr(monkeypatch):
+    paper, given, fit = plan.PRESETS["paper"], [], train.fit
+    quick = replace(paper.settings, width=16, depth=2, batch=1024)
+    monkeypatch.setitem(plan.PRESETS, "paper", replace(paper, settings=quick))
+
+    def noted(grid, settings, *rest):
+        given.append(settings.seconds)
+        return fit(grid, settings, *rest)
+
+    monkeypatch.setattr(train, "fit", noted)
+    noise = np.random.default_rng(0).integers(0, 50, (16, 16, 16)).astype(np.uint16)
+    with pytest.raises(errors.EncodeError, match="the best was"):
+        inrformat.encode(noise, preset="paper", psnr=60, seconds=0.6, sr=None)
+    assert len(given) > 1 and sum(given) <= 0.601
 
 
 # --- hostile parts --------------------------------------------------------------------------------

@@ -167,6 +167,7 @@ def test_a_model_in_the_file(head):
         (errors.UsageError, {"lossless": True, "ratio": 4}),
         (errors.UsageError, {"lossless": True, "max_error": 1}),
         (errors.UsageError, {"max_error": -1}),
+        (errors.UsageError, {"max_error": 1, "seconds": 60}),
         (errors.EncodeError, {"ratio": 1e6}),
     ],
 )

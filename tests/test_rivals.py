@@ -33,6 +33,8 @@ def test_without_trials_the_best_grid_stays_alone():
 def test_rivals_are_grids_of_nearly_the_least_error():
     coarse, fine, finest = coded(1.1), coded(1.0), coded(1.2)
     assert encoding._rivals([coarse, fine, finest], 0.2) == [coarse, fine]
+    exact = coded(0.0)
+    assert encoding._rivals([coarse, exact], 0.2) == [exact]
 
 
 def test_more_bytes_are_counted_against_a_grid_as_far_as_coding_makes_its_error():
@@ -73,6 +75,7 @@ class Grids:
 def taken(monkeypatch, *grids):
     """(the points of the grid that is taken, of those that were coded)."""
     monkeypatch.setattr(encoding, "_adapted", lambda job, coded, bar: coded.attempt.points)
+    monkeypatch.setattr(encoding, "_tuned", lambda coded, bar: coded)
     job, bar = Grids(*grids), SimpleNamespace(stage=lambda name: nullcontext())
     return encoding._latents_of_size(job, 1000.0, None, bar), job.coded
 
@@ -88,6 +91,29 @@ def test_where_a_finer_grid_is_much_worse_none_is_tried_that_is_finer_still(monk
     coarse, finest = (100, 4.0, 8.0, 10.0), (400, 0.0, 12.0, 1.0)
     assert taken(monkeypatch, coarse, (200, 1.0, 12.0, 12.0), finest) == (100, [100, 200])
     assert taken(monkeypatch, coarse, (200, 1.0, 12.0, 11.0), finest) == (400, [100, 200, 400])
+
+
+def test_rivals_have_their_latent_models_before_they_are_compared(monkeypatch):
+    """Finer grids gain more from them."""
+    order = []
+
+    def noted(what, coded, error=None):
+        order.append((what, coded.attempt.points))
+        return coded if error is None else replace(coded, error=error)
+
+    wish = {100: 9.0, 200: 7.0}
+    monkeypatch.setattr(Grids, "preset", SimpleNamespace(trial=0.2, projections=0))
+    monkeypatch.setattr(encoding, "_tuned", lambda coded, bar: noted("tuned", coded))
+    monkeypatch.setattr(
+        encoding, "_tried", lambda job, coded, *_: noted("tried", coded, wish[coded.attempt.points])
+    )
+    monkeypatch.setattr(encoding, "_adapted", lambda job, coded, bar: coded.attempt.points)
+    job, bar = (
+        Grids((100, 4.0, 8.0, 8.0), (200, 1.0, 12.0, 8.5)),
+        SimpleNamespace(stage=lambda name: nullcontext()),
+    )
+    assert encoding._latents_of_size(job, 1000.0, None, bar) == 200
+    assert order == [("tuned", 100), ("tuned", 200), ("tried", 100), ("tried", 200)]
 
 
 def test_the_grid_is_taken_to_which_a_model_adapts_best(monkeypatch):

@@ -37,8 +37,8 @@ LENGTHS = struct.Struct("<IIII")
 OFFSET = 1 << 16
 """Added to latents, so that none is below zero."""
 LAPLACE = FAMILIES.index("laplace")
-MOST_PER_BYTE = 4096
-"""Values of an integer array for each of its bytes: a symbol takes 1/350 of a bit at least."""
+MOST_PER_BYTE = 2807
+"""Values of an integer array for each of its bytes: see spec, "Integer arrays"."""
 BITS_PER_LANE = 2048
 """A lane costs about 16."""
 BIT = 0.115

@@ -43,6 +43,8 @@ WORTH = 0.5
 """Of what a grid's error is worth, for super-resolution undoes some: of 0, 0.25, 0.5 and 1 this was best."""
 LEAST_BYTES = 3000
 """A network whose points take fewer has nothing to win."""
+OWN_BYTES = 10
+"""What the changes of a network take beside their numbers, about."""
 BYTES_PER_RANK = 8000
 """So many bytes of points are worth another rank, at `STEPS`; more steps make more of one."""
 STEPS = 300
@@ -82,11 +84,18 @@ def tune(
 
     on_cpu = model.networks[0].first.device.type == "cpu"
     at_once = min(torch.get_num_threads(), len(PATTERNS)) if on_cpu else 1
-    each, stop = seconds * at_once / len(PATTERNS), threading.Event()
+    each, stop = seconds / math.ceil(len(PATTERNS) / at_once), threading.Event()
+    parts: list[list[Seen]] = [[] for _ in PATTERNS]
+    for network, seen in sampler.seen:
+        parts[network].append(seen)
+    sampler.seen.clear()
 
     def fit(which: int) -> dict[str, Product]:
-        own = [seen for network, seen in sampler.seen if network == which]
-        return _fit(model, PATTERNS[which], Seen.joined(own), steps, seed, each, stop) if own else {}
+        if not (own := parts[which]):
+            return {}
+        seen = Seen.joined(own)
+        own.clear()  # each point is held once
+        return _fit(model, PATTERNS[which], seen, steps, seed, each, stop)
 
     names = [str(pattern) for pattern in PATTERNS]
     try:
@@ -129,7 +138,8 @@ def _fit(
         step += 1
         done = max(step / steps, (time.monotonic() - began) / seconds)
     products = numbers.products()
-    after = _total(numbers.weights(), seen) + sum(
+    after = _total(numbers.weights(), seen) + 8 * OWN_BYTES
+    after += sum(
         integers.cost(matrix.ravel(), *integers.best_level(matrix.ravel(), [LAPLACE]))
         for pair in products.values()
         for matrix in pair

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -234,8 +234,8 @@ class Recorder:
         self.seen: list[tuple[int, Seen]] = []
 
     def keep(self, true: Tensor, forecast: Forecast) -> tuple[Tensor, Tensor]:
-        """(which points of a class to note, how many each of them stands for)."""
-        at = torch.randperm(len(true))[:KEPT]
+        """(which points of a class to note, in order; how many each of them stands for)."""
+        at = torch.randperm(len(true))[:KEPT].sort().values
         return at, torch.full((len(at),), len(true) / max(len(at), 1))
 
     def predict(self, features: Tensor, pattern: int) -> Forecast:
@@ -263,11 +263,8 @@ class Recorder:
             real = self._real(forecast)
             true = latent_code.worthwhile(wanted, bias, real)
         keep, counts = self.keep(true, real)
-        numbers = forecast.centre[keep]
-        # Parts may be noted in any order; points are in theirs.
-        for number in dict.fromkeys(numbers.tolist()):
+        for number, here in _runs(forecast.centre[keep]):
             which, features, _ = self.rows[number]
-            here = numbers == number
             own = keep[here]
             came = true[own].float()
             ones = torch.ones_like(came)
@@ -283,11 +280,20 @@ class Recorder:
         """What the model said of points whose forecasts are where they were noted."""
         centre, table, bits = (torch.empty_like(noted.centre) for _ in range(3))
         real = Forecast(centre, table, bits, noted.shifts)
-        for number in sorted(set(noted.centre.tolist())):
-            here = noted.centre == number
+        for number, here in _runs(noted.centre):
             for name in ("centre", "table", "bits"):
-                getattr(real, name)[here] = getattr(self.rows[number][2], name)[noted.table[here]]
+                getattr(real, name)[here] = getattr(self.rows[number][2], name)
         return real
+
+
+def _runs(numbers: Tensor) -> Iterator[tuple[int, slice]]:
+    """(number, where it is): parts of points are noted in any order, the points of each in theirs."""
+    first = 0
+    for number, count in zip(
+        *(t.tolist() for t in torch.unique_consecutive(numbers, return_counts=True)), strict=True
+    ):
+        yield number, slice(first, first + count)
+        first += count
 
 
 def look(
