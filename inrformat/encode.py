@@ -53,8 +53,6 @@ HOPELESS = 1.3
 from finer ones."""
 ROUGH = 0.1
 """By which share of their bytes grids may miss them while they are compared."""
-TUNED_STEP = 0.95
-"""With a latent model of its own a grid takes about as many bytes at so many times the step."""
 RIVAL = 1.15
 """Grids of less than so many times the least error are rivals: a model gains up to 0.5 dB more by being
 adapted to one than to another."""
@@ -277,7 +275,7 @@ def _tuned(coded: Coded, bar: Bar) -> Coded:
     if not grid.changes:
         return coded
     with bar.stage("coding"):
-        step, attempt = grid.of_size(coded.room, TUNED_STEP * coded.step, ROUGH)
+        step, attempt = grid.of_size(coded.room, coded.step, ROUGH)
     tuned = replace(coded, grid=grid, step=step, attempt=attempt)
     return tuned if tuned.close else coded
 

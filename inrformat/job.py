@@ -124,6 +124,7 @@ class Job:
         seed: int,
         device: torch.device,
     ) -> None:
+        from .fit.latents import BYTES_PER_MAGNITUDE
         from .fit.plan import preset_of
         from .models import registry
 
@@ -139,6 +140,7 @@ class Job:
         else:
             self.models = {} if sr is None else dict.fromkeys((True, False), sr.to(device))
         self.bricks: list[tuple[str, bytes]] = []
+        self.bytes_per_magnitude = BYTES_PER_MAGNITUDE
 
     @property
     def latents(self) -> bool:
@@ -462,17 +464,26 @@ class Grid:
         )
 
     def of_size(self, size: float, first: float, close: float | None = None) -> tuple[float, Attempt]:
-        """(step, the grid by latents of about that many bytes); see fit.latents.step_for."""
+        """(step, the grid by latents of about that many bytes); see fit.latents.step_for.
+
+        The search begins where latents as costly as those that were coded last would take that many.
+        """
         from .fit.latents import BYTES_EXPONENT, CLOSE, step_for
 
+        job = self.job
         best: list[tuple[float, Attempt]] = []  # one: each holds a grid
+
+        def expect(step: float) -> float:
+            return job.bytes_per_magnitude * self.analysis.magnitude(step)
 
         def measure(step: float) -> float:
             attempt = self.attempt(step)
+            job.bytes_per_magnitude = attempt.size / max(self.analysis.magnitude(step), 1.0)
             if not best or abs(attempt.size - size) < abs(best[0][1].size - size):
                 best[:] = [(step, attempt)]
             return attempt.size
 
+        first = step_for(expect, size, BYTES_EXPONENT, first)
         step_for(measure, size, BYTES_EXPONENT, first, close or CLOSE)
         return best[0]
 

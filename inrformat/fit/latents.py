@@ -99,6 +99,15 @@ class Analysis:
         pyramid = Pyramid(self.shape, self.masks, tuple(every), biases)
         return Latents(pyramid, torch.round(smooth / own).int(), bands, self.coefficients)
 
+    def magnitude(self, step: float) -> float:
+        """The sum of log2(1 + |latent|) over all latents of such a step; their bytes go with it, about.
+
+        From grid to grid of a volume, and from step to step, to within some per cent: on a chest CT 2.0 to
+        2.2 bits each, from 24 to 240 kB on five grids; on brain MR 1.9 to 2.8.
+        """
+        found = self.latents(step).bands.values()
+        return sum(float(torch.log2(1 + band[band != 0].abs().float()).sum()) for band in found)
+
     def error(self, step: float) -> float:
         """The mean squared error that the latents of such a step make in the grid, about; in codes.
 
@@ -182,6 +191,8 @@ CLOSE = 0.03
 MOST_TRIALS = 9
 FIRST_STEP = 3000.0
 """In codes: where the search for a step begins."""
+BYTES_PER_MAGNITUDE = 0.28
+"""Of latents: before any have been coded."""
 BYTES_EXPONENT, ERROR_EXPONENT = -1.2, 1.2
 """How bytes and squared error follow the step, about, until two of them are known."""
 
