@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -206,10 +207,14 @@ class Job:
             model = None if self.bricks else self.supported_model(attempt.factors)
             measured = self.measure(attempt, model, promise)
             if model is not None and (measured.psnr or math.inf) <= (measured.psnr_lanczos or math.inf):
-                model = None
-                measured = self.measure(attempt, None, promise)
+                with suppress(EncodeError):  # without what a file changes in a model it may be too small
+                    return self._kept(attempt, None, self.measure(attempt, None, promise))
+            return self._kept(attempt, model, measured)
+
+    def _kept(self, attempt: Attempt, model: SRModel | None, measured: Measured) -> bytes:
+        """The file. EncodeError where it does not keep its promise."""
         data = self.build(attempt, model, measured)
-        check_promise(promise, measured, self.volume.data.nbytes / len(data))
+        check_promise(measured.promise, measured, self.volume.data.nbytes / len(data))
         return data
 
     def build(self, attempt: Attempt, model: SRModel | None, measured: Measured | None) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import inrformat
+from inrformat import job
 from inrformat.errors import UsageError
 from inrformat.fit import plan, sr_tuning
 from inrformat.fit.latents import by_latents
@@ -135,3 +136,18 @@ def test_a_model_that_works_on_whole_slices_stays_as_it_is(eager):
         inrformat.head_phantom((8, 64, 64)), ratio=40, sr=model, factors=(1, 4, 4), progress=False
     )
     assert all(section["type"] != "SRTU" for section in inrformat.info(data).sections)
+
+
+def test_a_model_without_which_a_file_would_be_too_small_stays(monkeypatch):
+    """It may lose to Lanczos on the whole, though it won on the slabs that were looked at."""
+    measure = job.Job.measure
+
+    def losing(self, attempt, model, promise):
+        found = measure(self, attempt, model, promise)
+        return found if model is None else replace(found, psnr_lanczos=found.psnr + 1)
+
+    monkeypatch.setattr(job.Job, "measure", losing)
+    monkeypatch.setattr(job, "RATIO_TOLERANCE", 0.02)
+    volume = inrformat.head_phantom((40, 96, 96), seed=1, noise=8)
+    found = inrformat.info(inrformat.encode(volume, ratio=60, progress=False))
+    assert found.sr["adapted"] and found.ratio == pytest.approx(60, rel=0.02)
