@@ -56,12 +56,10 @@ def main() -> None:
     print("\n| series |", " | ".join(RATES), "|\n| --- |", " | ".join("---:" for _ in RATES), "|")
     for document in documents:
         for own in dict.fromkeys(map(named, ours(document["bd_rate"]))):
-            rates = {r["peer"]: r for r in ours(document["bd_rate"]) if named(r) == own}
-            cells = [
-                f"{rates[k]['percent']:+.0f}%" if k in rates and rates[k]["percent"] is not None else "-"
-                for k in RATES
-            ]
-            print("|", own, "|", " | ".join(cells), "|")
+            here = [r for r in ours(document["bd_rate"]) if named(r) == own and r["percent"] is not None]
+            if here:  # a single point has none
+                rates = {r["peer"]: f"{r['percent']:+.0f}%" for r in here}
+                print("|", own, "|", " | ".join(rates.get(peer, "-") for peer in RATES), "|")
 
 
 if __name__ == "__main__":
