@@ -275,7 +275,14 @@ def test_ctrl_c_ends_both_processes(tmp_path):
         tmp_path / "out",
     ]
     command += ["--codecs", "inrformat", "--presets", "best"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell's background job ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     while not (tmp_path / "out" / "results.json").exists():
         time.sleep(0.05)
     time.sleep(3)  # the other process is loading, or at work
