@@ -17,7 +17,7 @@ from inrformat.coding.network import CODE_BITS
 from inrformat.encode import MOST_FITS, _next_step
 from inrformat.fit import latents as fit
 from inrformat.fit import plan, projection
-from inrformat.job import PSNR_TOLERANCE
+from inrformat.job import PSNR_TOLERANCE, Grid, Job
 from inrformat.models import registry
 from inrformat.models.latents import LatentModel
 from inrformat.models.sr import block_of
@@ -127,6 +127,22 @@ def test_the_step_is_found(power, target):
 def test_a_target_out_of_reach_ends_at_the_border():
     assert fit.step_for(lambda step: 100.0, 1e6, -1.2, 3000.0) <= 3000.0
     assert fit.step_for(lambda step: 1e6 / step, 1e9, -1.0, 3000.0) == pytest.approx(fit.LEAST_STEP)
+
+
+def test_bytes_are_met_at_once_from_what_the_last_coding_took(monkeypatch):
+    """Wherever the search begins: grids are coded once, or twice, and not from step to step."""
+    job = Job(inrformat.head_phantom((24, 96, 96)), "fast", None, False, None, 0, torch.device("cpu"))
+    coded, attempt = [], Grid.attempt
+    monkeypatch.setattr(Grid, "attempt", lambda grid, step: coded.append(step) or attempt(grid, step))
+    first, *finer = job.grids(None, projections=0)
+    first.of_size(3000, fit.FIRST_STEP)
+    for grid in finer:
+        coded.clear()
+        found = grid.of_size(3000, fit.FIRST_STEP / 8)[1]
+        assert found.size == pytest.approx(3000, rel=fit.CLOSE) and len(coded) <= 3
+        coded.clear()
+        grid.of_size(3000, fit.FIRST_STEP * 8)
+        assert len(coded) <= 2
 
 
 def test_grids_from_the_coarsest_to_the_finest():
