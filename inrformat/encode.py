@@ -94,7 +94,8 @@ def encode(
              At most one of the four; with none, the preset chooses the bytes.
     preset   "fast", "balanced", "best", or "paper" (its network, optimiser and factors).
     factors  how much smaller the LR grid is along (z, y, x), of 1, 2, 4 and 8; default: measured and chosen.
-    sr       "auto": the shipped super-resolution model. A model, or None. Used only where it beats Lanczos.
+    sr       "auto": the shipped super-resolution model. A model, or None. Used only where it beats Lanczos,
+             or where a file would miss its bytes without what it changes in the model.
     embed_sr store the model in the file, so that it needs nothing else.
     context  the context model of lossless and bounded files; None: the shipped one. One of your own is stored
              in the file.

@@ -80,6 +80,7 @@ class Attempt:
     base      the kind of what holds it, and `sections` its bytes.
     codes     what it decodes to, where that is known.
     error     the mean squared error of the LR grid, in units of the range.
+    magnitude of its latents, if it has any; see fit.latents.
     changes   the section SRTU: what it changes in the super-resolution model; empty: nothing.
     """
 
@@ -88,6 +89,7 @@ class Attempt:
     sections: tuple[tuple[str, bytes], ...]
     codes: torch.Tensor | None = None
     error: float = 0.0
+    magnitude: float = 0.0
     changes: bytes = b""
 
     @property
@@ -458,7 +460,8 @@ class Grid:
         """The grid by latents of that step."""
         from . import latents
 
-        sections, codes = latents.write(self.analysis.latents(step), self.job.latent_model, self.changes)
+        own = self.analysis.latents(step)
+        sections, codes = latents.write(own, self.job.latent_model, self.changes)
         coding = (codes - self.codes).div_(1 << base_network.CODE_BITS).double().square_().mean()
         return Attempt(
             factors=self.factors,
@@ -466,6 +469,7 @@ class Grid:
             sections=tuple(sections),
             codes=codes,
             error=float(coding),
+            magnitude=own.magnitude,
         )
 
     def of_size(self, size: float, first: float, close: float | None = None) -> tuple[float, Attempt]:
@@ -479,11 +483,11 @@ class Grid:
         best: list[tuple[float, Attempt]] = []  # one: each holds a grid
 
         def expect(step: float) -> float:
-            return job.bytes_per_magnitude * self.analysis.magnitude(step)
+            return job.bytes_per_magnitude * self.analysis.latents(step).magnitude
 
         def measure(step: float) -> float:
             attempt = self.attempt(step)
-            job.bytes_per_magnitude = attempt.size / max(self.analysis.magnitude(step), 1.0)
+            job.bytes_per_magnitude = attempt.size / max(attempt.magnitude, 1.0)
             if not best or abs(attempt.size - size) < abs(best[0][1].size - size):
                 best[:] = [(step, attempt)]
             return attempt.size

@@ -45,12 +45,13 @@ def test_more_bytes_are_counted_against_a_grid_as_far_as_coding_makes_its_error(
 
 
 class Grids:
-    """A job whose grids have these (points, loss by reduction, by coding, error at full size); notes the coded."""
+    """A job whose grids have these (points, loss by reduction, by coding, error at full size); notes the coded,
+    and those that are to get latent models of their own."""
 
     settings, preset = SimpleNamespace(seconds=None), SimpleNamespace(trial=0.0, projections=0)
 
     def __init__(self, *grids):
-        self.all, self.coded = grids, []
+        self.all, self.coded, self.tuned = grids, [], []
 
     def grids(self, factors, projections):
         for points, loss, coding, error in self.all:
@@ -60,7 +61,11 @@ class Grids:
                 self.coded.append(attempt.points)
                 return first, attempt
 
-            yield SimpleNamespace(factors=None, lr_shape=(points,), loss=loss, of_size=of_size)
+            def tuned(step, size, *, first, points=points):
+                self.tuned.append(points)
+                return SimpleNamespace(changes=b"")
+
+            yield SimpleNamespace(factors=None, lr_shape=(points,), loss=loss, of_size=of_size, tuned=tuned)
 
     def room(self, size, factors):
         return size
@@ -75,7 +80,6 @@ class Grids:
 def taken(monkeypatch, *grids):
     """(the points of the grid that is taken, of those that were coded)."""
     monkeypatch.setattr(encoding, "_adapted", lambda job, coded, bar: coded.attempt.points)
-    monkeypatch.setattr(encoding, "_tuned", lambda coded, bar: coded)
     job, bar = Grids(*grids), SimpleNamespace(stage=lambda name: nullcontext())
     return encoding._latents_of_size(job, 1000.0, None, bar), job.coded
 
@@ -95,25 +99,17 @@ def test_where_a_finer_grid_is_much_worse_none_is_tried_that_is_finer_still(monk
 
 def test_rivals_have_their_latent_models_before_they_are_compared(monkeypatch):
     """Finer grids gain more from them."""
-    order = []
+    compared = []
 
-    def noted(what, coded, error=None):
-        order.append((what, coded.attempt.points))
-        return coded if error is None else replace(coded, error=error)
+    def tried(job, coded, trial, bar):
+        assert job.tuned == [100, 200]
+        compared.append(coded.attempt.points)
+        return replace(coded, error={100: 9.0, 200: 7.0}[coded.attempt.points])
 
-    wish = {100: 9.0, 200: 7.0}
     monkeypatch.setattr(Grids, "preset", SimpleNamespace(trial=0.2, projections=0))
-    monkeypatch.setattr(encoding, "_tuned", lambda coded, bar: noted("tuned", coded))
-    monkeypatch.setattr(
-        encoding, "_tried", lambda job, coded, *_: noted("tried", coded, wish[coded.attempt.points])
-    )
-    monkeypatch.setattr(encoding, "_adapted", lambda job, coded, bar: coded.attempt.points)
-    job, bar = (
-        Grids((100, 4.0, 8.0, 8.0), (200, 1.0, 12.0, 8.5)),
-        SimpleNamespace(stage=lambda name: nullcontext()),
-    )
-    assert encoding._latents_of_size(job, 1000.0, None, bar) == 200
-    assert order == [("tuned", 100), ("tuned", 200), ("tried", 100), ("tried", 200)]
+    monkeypatch.setattr(encoding, "_tried", tried)
+    assert taken(monkeypatch, (100, 4.0, 8.0, 8.0), (200, 1.0, 12.0, 8.5)) == (200, [100, 200])
+    assert compared == [100, 200]
 
 
 def test_the_grid_is_taken_to_which_a_model_adapts_best(monkeypatch):

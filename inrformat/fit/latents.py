@@ -59,6 +59,16 @@ class Latents:
     bands: dict[tuple[int, int], Tensor]
     coefficients: Tensor
 
+    @property
+    def magnitude(self) -> float:
+        """The sum of log2(1 + |latent|) over the bands; bytes go with it, about.
+
+        From grid to grid of a volume, and from step to step, to within some per cent: on a chest CT 2.0 to
+        2.2 bits each, from 60 to 320 kB on five grids; on a brain MR 1.9 to 2.8, from 60 to 170 kB.
+        """
+        bands = self.bands.values()
+        return sum(float(torch.log2(1 + band[band != 0].abs().float()).sum()) for band in bands)
+
     def wanted(self, places: Places) -> Tensor:
         """See coding.latent_code.Wanted."""
         band = places.level.band(self.coefficients, places.pattern)
@@ -98,15 +108,6 @@ class Analysis:
         biases = (*(bias[i] for i in range(len(bias))), 0)
         pyramid = Pyramid(self.shape, self.masks, tuple(every), biases)
         return Latents(pyramid, torch.round(smooth / own).int(), bands, self.coefficients)
-
-    def magnitude(self, step: float) -> float:
-        """The sum of log2(1 + |latent|) over all latents of such a step; their bytes go with it, about.
-
-        From grid to grid of a volume, and from step to step, to within some per cent: on a chest CT 2.0 to
-        2.2 bits each, from 60 to 320 kB on five grids; on a brain MR 1.9 to 2.8, from 60 to 170 kB.
-        """
-        found = self.latents(step).bands.values()
-        return sum(float(torch.log2(1 + band[band != 0].abs().float()).sum()) for band in found)
 
     def error(self, step: float) -> float:
         """The mean squared error that the latents of such a step make in the grid, about; in codes.
@@ -299,10 +300,8 @@ class Recorder:
 
 def _runs(numbers: Tensor) -> Iterator[tuple[int, slice]]:
     """(number, where it is): parts of points are noted in any order, the points of each in theirs."""
-    first = 0
-    for number, count in zip(
-        *(t.tolist() for t in torch.unique_consecutive(numbers, return_counts=True)), strict=True
-    ):
+    first, (values, counts) = 0, torch.unique_consecutive(numbers, return_counts=True)
+    for number, count in zip(values.tolist(), counts.tolist(), strict=True):
         yield number, slice(first, first + count)
         first += count
 
