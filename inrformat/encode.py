@@ -56,6 +56,8 @@ ROUGH = 0.1
 RIVAL = 1.15
 """Grids of less than so many times the least error are rivals: a model gains up to 0.5 dB more by being
 adapted to one than to another."""
+LEAST_STEP = 16.0
+"""In codes: by a finer step a grid's bytes leap, for steps are whole numbers. It has not room for so many."""
 MISSED = 0.01
 """By which share of its bytes a file may miss them before its grid is coded once more."""
 BETTER = 0.99
@@ -188,8 +190,8 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
         coded = Coded(grid, step, room, attempt, error)
         if found and not coded.close:
             continue
-        if found and not found[-1].close:
-            found.clear()  # that grid has not room for as many bytes
+        if found and not found[-1].roomy:
+            found.clear()
         if found and coded.fair > RIVAL * min(other.fair for other in found):
             break  # the finer, the worse
         coding, points = attempt.error, math.prod(grid.lr_shape)
@@ -250,6 +252,11 @@ class Coded:
         """Whether they take about as many."""
         return abs(math.log(self.attempt.size / self.room)) <= ROUGH
 
+    @property
+    def roomy(self) -> bool:
+        """Whether the grid has room for as many."""
+        return self.close and self.step >= LEAST_STEP
+
 
 def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
     """With models adapted to it, and so many fewer bytes for the grid, which is corrected on the way."""
@@ -260,7 +267,8 @@ def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
     grid, step, attempt = _corrected(job, coded.grid, coded.step, attempt, size, bar)
     if abs(attempt.size / coded.room - 1) > MISSED:
         with bar.stage("coding"):
-            _, attempt = _coded_anew(grid, step, attempt, size, MISSED)
+            _, again = _coded_anew(grid, step, attempt, size, MISSED)
+        attempt = min(attempt, again, key=lambda a: abs(a.size - coded.room))
     return attempt
 
 

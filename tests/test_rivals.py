@@ -45,8 +45,8 @@ def test_more_bytes_are_counted_against_a_grid_as_far_as_coding_makes_its_error(
 
 
 class Grids:
-    """A job whose grids have these (points, loss by reduction, by coding, error at full size); notes the coded,
-    and those that are to get latent models of their own."""
+    """A job whose grids have these (points, loss by reduction, by coding, error at full size), and a step if it
+    matters; notes the coded, and those that are to get latent models of their own."""
 
     settings, preset = SimpleNamespace(seconds=None), SimpleNamespace(trial=0.0, projections=0)
 
@@ -54,12 +54,12 @@ class Grids:
         self.all, self.coded, self.tuned = grids, [], []
 
     def grids(self, factors, projections):
-        for points, loss, coding, error in self.all:
+        for points, loss, coding, error, *step in self.all:
             attempt = SimpleNamespace(size=1000.0, error=coding, whole=error, points=points)
 
-            def of_size(size, first, close, attempt=attempt):
+            def of_size(size, first, close, attempt=attempt, step=step):
                 self.coded.append(attempt.points)
-                return first, attempt
+                return (*step, first)[0], attempt
 
             def tuned(step, size, *, first, points=points):
                 self.tuned.append(points)
@@ -95,6 +95,25 @@ def test_where_a_finer_grid_is_much_worse_none_is_tried_that_is_finer_still(monk
     coarse, finest = (100, 4.0, 8.0, 10.0), (400, 0.0, 12.0, 1.0)
     assert taken(monkeypatch, coarse, (200, 1.0, 12.0, 12.0), finest) == (100, [100, 200])
     assert taken(monkeypatch, coarse, (200, 1.0, 12.0, 11.0), finest) == (400, [100, 200, 400])
+
+
+def test_a_grid_whose_steps_are_too_fine_for_the_bytes_is_left_out(monkeypatch):
+    """Whatever it promises; unless there is no finer one."""
+    leaping, finer = (100, 4.0, 8.0, 10.0, 3.0), (200, 4.0, 8.0, 12.0)
+    assert taken(monkeypatch, leaping, finer) == (200, [100, 200])
+    assert taken(monkeypatch, leaping) == (100, [100])
+
+
+@pytest.mark.parametrize("again", [1005.0, 1100.0])
+def test_of_two_codings_the_closer_one_is_kept(monkeypatch, again):
+    """Where steps are fine, bytes leap, and a search may end further away than it began."""
+    before, after = (SimpleNamespace(size=size, changes=b"") for size in (1020.0, again))
+    job = SimpleNamespace(adapted=lambda attempt, room, bar: attempt)
+    monkeypatch.setattr(encoding, "_corrected", lambda job, grid, step, *rest: (grid, step, before))
+    monkeypatch.setattr(encoding, "_coded_anew", lambda grid, step, *rest: (step, after))
+    whole = replace(coded(1.0), attempt=before)
+    kept = encoding._adapted(job, whole, SimpleNamespace(stage=lambda name: nullcontext()))
+    assert kept is (after if again < 1020 else before)
 
 
 def test_rivals_have_their_latent_models_before_they_are_compared(monkeypatch):
