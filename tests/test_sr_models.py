@@ -109,6 +109,21 @@ def test_light_tiles_and_regions_equal_the_whole(factors, shape):
     torch.testing.assert_close(part, whole[z0:, y0:], rtol=0, atol=1e-5)
 
 
+def test_tiles_of_few_slices_are_longer_and_take_no_more_memory(monkeypatch):
+    """The blocks that the model is given, for a region of 2 of 24 LR slices, and for all of them."""
+    model, blocks = tiny_light(), []
+    forward = LightSR.forward
+    monkeypatch.setattr(
+        LightSR, "forward", lambda self, lr, *rest: blocks.append(lr.shape) or forward(self, lr, *rest)
+    )
+    lr, shape, tile = grid((24, 40, 9)), (24, 40, 9), (16, 8, 8)
+    super_resolve(model, lr, (1, 1, 1), shape, tile=tile)
+    whole, few = max(b.numel() for b in blocks), len(blocks)
+    blocks.clear()
+    super_resolve(model, lr, (1, 1, 1), shape, 5, 7, tile=tile)
+    assert max(b.numel() for b in blocks) <= whole and len(blocks) == 4 < few / 4
+
+
 def test_bfloat16_changes_the_detail_little():
     model, factors, shape = tiny_light(), (2, 2, 2), (16, 16, 16)
     lr = grid(lr_shape(shape, factors))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import hardtanh
 
 from ..coding import lattice
 from ..coding.lattice import Context, Lattice, Part, Span
@@ -122,7 +123,11 @@ class Seen:
     def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(features, targets) of BATCH of the first `count` points, drawn at random; transposed."""
         at = torch.randint(count, (BATCH,), generator=generator)
-        return self.features[at].T, self.targets[at].T
+        return self.rows(at)
+
+    def rows(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """(features, targets) of some points; transposed."""
+        return self.features.index_select(0, at).T, self.targets.index_select(0, at).T
 
 
 class Pool:
@@ -427,8 +432,8 @@ def outputs_of(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
     if "first" not in weights:
         return last @ x
     most, second = lattice.GREATEST / UNIT, weights["second"]
-    hidden = (weights["first"] @ x).clamp(0, most)
-    deep = (second[:, :-1] @ hidden + second[:, -1:] * (lattice.CONSTANT / UNIT)).clamp(0, most)
+    hidden = hardtanh(weights["first"] @ x, 0.0, most)  # its gradient takes one pass, that of clamp four
+    deep = hardtanh(second[:, :-1] @ hidden + second[:, -1:] * (lattice.CONSTANT / UNIT), 0.0, most)
     return last[:, : len(second)] @ deep + last[:, len(second) :] @ x
 
 

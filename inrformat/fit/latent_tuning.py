@@ -129,8 +129,8 @@ def _fit(
     while done < 1 and not stop.is_set():
         optimizer.param_groups[0]["lr"] = RATE * min(done / WARM, 1.0) * (1 + math.cos(math.pi * done)) / 2
         at = torch.randint(len(seen.targets), (BATCH,), generator=generator).to(seen.targets.device)
-        targets = seen.targets[at].T
-        taken = cost(outputs_of(numbers.weights(), seen.features[at].T), targets, WORTH) * targets[-1]
+        features, targets = seen.rows(at)
+        taken = cost(outputs_of(numbers.weights(), features), targets, WORTH) * targets[-1]
         loss = taken.mean() * len(seen.targets) / points + bits(numbers.free) / points
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
