@@ -147,8 +147,8 @@ def super_resolve(
 def _longer(tile: Sequence[int], depth: int, halo: Shape) -> Shape:
     """The tile (z, y, x) for `depth` LR slices: where they are few it is longer along y, of as many voxels.
 
-    Less of it is halo then; and torch takes float32 blocks of up to 640 rows (z times y) by a path that is 2 to
-    9 times as slow.
+    Less of it is halo then; and torch takes float32 blocks of up to 640 rows (z times y) by a path that is 2
+    to 9 times as slow.
     """
     z, y, x = tile
     if depth < z:
