@@ -12,6 +12,7 @@ the rest  the residuals of all other latents, see coding.residuals
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from ..container.codes import fail
 from ..container.headers import MOST_LANES
 from . import integers
 from .bank import FAMILIES, GREATEST, SCALES
-from .latents import LARGEST_LATENT, Forecast, Model, Places, Pyramid, walk
+from .latents import LARGEST_LATENT, Forecast, Model, Places, Pyramid, in_parts, walk
 from .lattice import Prediction
 from .residuals import Code, Residuals, Source, costs
 
@@ -154,14 +155,25 @@ def _batch(prediction: Prediction) -> Prediction:
 
 def worthwhile(coefficients: Tensor, bias: float, forecast: Forecast) -> Tensor:
     """The latents (n) of coefficients in steps: the nearest, one less, or none, by error and bits."""
+    result = torch.empty_like(coefficients, dtype=torch.int16)
+
+    def choose(part: slice) -> None:
+        result[part] = _worthwhile(coefficients[part], bias, forecast.part(part))
+
+    in_parts(choose, coefficients)
+    return result
+
+
+def _worthwhile(coefficients: Tensor, bias: float, forecast: Forecast) -> Tensor:
     nearest = torch.floor(coefficients.abs() + 0.5).clamp_(max=LARGEST_LATENT)
-    choices = torch.stack([nearest, (nearest - 1).clamp_(min=0), torch.zeros_like(nearest)])
-    choices *= coefficients.sign()
-    shifts = torch.stack([forecast.shift(choice) for choice in choices])
-    error = (choices - bias * choices.sign() + shifts / 256 - coefficients).square_()
-    bits = torch.stack([costs(choice.long(), forecast) for choice in choices])
-    best = (error + BIT * bits).argmin(0)
-    return choices.gather(0, best[None])[0].to(torch.int16)
+    best, least = torch.zeros_like(nearest), torch.full_like(nearest, math.inf)
+    for size in (nearest, (nearest - 1).clamp_(min=0), torch.zeros_like(nearest)):
+        choice = size * coefficients.sign()
+        error = (choice - bias * choice.sign() + forecast.shift(choice) / 256 - coefficients).square_()
+        loss = error.add_(costs(choice.long(), forecast), alpha=BIT)
+        best = torch.where(loss < least, choice, best)
+        least = torch.minimum(loss, least)
+    return best.to(torch.int16)
 
 
 def encode(

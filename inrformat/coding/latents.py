@@ -14,7 +14,7 @@ All of it is arithmetic on whole numbers: the same on every machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -66,6 +66,10 @@ class Forecast(Prediction):
     """
 
     shifts: Tensor
+
+    def part(self, part: slice) -> Forecast:
+        """Of some of the points."""
+        return Forecast(self.centre[part], self.table[part], self.bits[part], self.shifts[:, part])
 
     def shift(self, latents: Tensor) -> Tensor:
         """The shifts (n) of points with these latents."""
@@ -323,20 +327,13 @@ class _Band:
         """What is likely of points, part by part."""
         centre, table, bits = (torch.empty_like(places) for _ in range(3))
         result = Forecast(centre, table, bits, self.shifts.new_empty(3, len(places)))
-        size = PART if places.device.type == "cpu" else PART_GPU
 
-        def predict(first: int) -> None:
-            part = slice(first, first + size)
+        def predict(part: slice) -> None:
             forecast = model.predict(self._features(places[part], kind), self.pattern)
             for name in ("centre", "table", "bits", "shifts"):
                 getattr(result, name)[..., part] = getattr(forecast, name)
 
-        starts = range(0, len(places), size)
-        if places.device.type == "cpu" and len(starts) > 1:
-            map_on_cores(predict, starts)
-        else:
-            for first in starts:
-                predict(first)
+        in_parts(predict, places)
         return result
 
     def _features(self, places: Tensor, kind: int) -> Tensor:
@@ -392,6 +389,17 @@ class _Band:
         out[4] = min(UNIT * self.number, GREATEST)
         for row, bit in zip((5, 6, 7), (4, 2, 1), strict=True):
             out[row] = CONSTANT * bool(self.level.axes & bit)
+
+
+def in_parts(work: Callable[[slice], None], points: Tensor) -> None:
+    """Do that to all points (n, ...), few at a time, for what is made of them is large; on all cores."""
+    size = PART if points.device.type == "cpu" else PART_GPU
+    parts = [slice(first, first + size) for first in range(0, len(points), size)]
+    if points.device.type == "cpu" and len(parts) > 1:
+        map_on_cores(work, parts)
+    else:
+        for part in parts:
+            work(part)
 
 
 def _margin(shape: torch.Size, device: torch.device) -> Tensor:

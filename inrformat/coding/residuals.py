@@ -28,8 +28,14 @@ Coarsest = npt.NDArray[np.uint16]
 
 def _reach(tables: torch.Tensor) -> torch.Tensor:
     """R of each row of the bank: residuals beyond it escape."""
-    reach = torch.tensor([mixtures.reach(w) for w in range(mixtures.WIDTHS)], device=tables.device)
-    return reach[torch.div(tables, mixtures.TAILS * mixtures.PHASES, rounding_mode="floor")]
+    return _reaches(tables.device).take(tables)
+
+
+@cache
+def _reaches(device: torch.device) -> torch.Tensor:
+    """Of every row."""
+    reach = torch.tensor([mixtures.reach(w) for w in range(mixtures.WIDTHS)], device=device)
+    return reach.repeat_interleave(mixtures.TAILS * mixtures.PHASES)
 
 
 def _bottom(predicted: Prediction, step: int) -> torch.Tensor:
@@ -44,7 +50,7 @@ def costs(true: torch.Tensor, predicted: Prediction) -> torch.Tensor:
     residual = true - predicted.centre
     high = residual + (1 << predicted.bits >> 1) >> predicted.bits
     column = torch.where(high.abs() > _reach(predicted.table), mixtures.ESCAPE, high + mixtures.ZERO)
-    return _bits(true.device)[predicted.table, column] + predicted.bits
+    return _bits(true.device).take(predicted.table * mixtures.COLUMNS + column) + predicted.bits
 
 
 @cache
