@@ -1,8 +1,7 @@
 """Networks of whole numbers, which predict distributions (spec, "Integer networks").
 
 Weights are integers in units of 1/512, inputs and activations in [-127, 127] in units of 1/16; every sum
-stays below 2^24, so float32 (or float64) matrix products are exact, in any order, on every machine. Where a
-CPU multiplies bytes fast, so do we: a weight is then 128 high + low.
+stays below 2^24, so float32 (or float64) matrix products are exact, in any order, on every machine.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import ClassVar, Protocol, Self
+from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,90 +52,38 @@ class Network:
 
     def outputs(self, features: torch.Tensor) -> torch.Tensor:
         """(rows, n) int64 in units of 1 / (SCALE UNIT), for whole numbers (inputs, n)."""
-        return self._products[2](self.before_last(features)).long()
+        result = features.new_empty(len(self.last), features.shape[1], dtype=torch.float32)
+        return _multiply(self.last, self.before_last(features), result).long()
 
     def before_last(self, features: torch.Tensor) -> torch.Tensor:
-        """What the last layer reads: the second layer's activations, then the features."""
-        first, second, _ = self._products
-        features = features.to(first.dtype)
+        """What the last layer reads: the second layer's activations, then the features; float32."""
+        first, second = self._scaled
         n = features.shape[1]
-        hidden = features.new_empty(len(self.first) + 1, n)
-        hidden[:-1] = _activations(first(features))
+        result = features.new_empty(self.last.shape[1], n, dtype=torch.float32)
+        deep, own = result[: len(second)], result[len(second) :]
+        own.copy_(features)
+        hidden = result.new_empty(len(first) + 1, n)
+        _activate(_multiply(first, own, hidden[:-1]))
         hidden[-1] = CONSTANT
-        result = features.new_empty(self.last.shape[1], n)
-        result[: len(self.second)] = _activations(second(hidden))
-        result[len(self.second) :] = features
+        _activate(_multiply(second, hidden, deep))
         return result
 
     @cached_property
-    def _products(self) -> tuple[_Product, _Product, _Product]:
-        device = self.first.device
-        fast = device.type == "cpu" and _multiplies_bytes_fast() and multiplies_bytes(device)
-        kind = _Bytes if fast else _Floats
-        return kind(self.first), kind(self.second), kind(self.last)
+    def _scaled(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The hidden layers in their own units: by a power of two, so sums are as exact as before."""
+        return self.first / SCALE, self.second / SCALE
 
 
-class _Product(Protocol):
-    """Weights (rows, inputs), to be multiplied by values (inputs, n) of type `dtype`; the sums are exact."""
-
-    dtype: torch.dtype
-
-    def __init__(self, weights: torch.Tensor) -> None: ...
-
-    def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """(rows, n) whole numbers, of any type."""
+def _multiply(weights: torch.Tensor, values: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """The product, exactly: in float32, or in float64 where float32 products may be taken in fewer bits."""
+    with precision.as_written(values.device):
+        if values.device.type == "cpu" and precision.full():
+            return torch.mm(weights, values, out=out)
+        return out.copy_(weights.double() @ values.double())
 
 
-class _Floats:
-    """In float32, or in float64 wherever float32 products may be taken in fewer bits."""
-
-    dtype = torch.float32
-
-    def __init__(self, weights: torch.Tensor) -> None:
-        self.weights = weights
-
-    def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        with precision.as_written(values.device):
-            if values.device.type == "cpu" and precision.full():
-                return self.weights @ values
-            return (self.weights.double() @ values.double()).float()
-
-
-class _Bytes:
-    """In bytes: the high and the low parts of all weights by one product."""
-
-    dtype = torch.int8
-
-    def __init__(self, weights: torch.Tensor) -> None:
-        high = torch.floor((weights + 64) / 128)
-        self.parts = torch.cat([high, weights - 128 * high]).to(torch.int8)
-
-    def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        high, low = torch._int_mm(self.parts, values).chunk(2)
-        return low.add_(high, alpha=128)
-
-
-@cache
-def multiplies_bytes(device: torch.device) -> bool:
-    """Whether products of bytes are exact there: CPUs have been known to add two of them in 16 bits."""
-    most = torch.full((32, 64), GREATEST, dtype=torch.int8, device=device)
-    try:
-        sums = [torch._int_mm(part, most.T.contiguous()) for part in (most, -most)]
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
-    return all(bool((s.abs() == 64 * GREATEST**2).all()) for s in sums)
-
-
-@cache
-def _multiplies_bytes_fast() -> bool:
-    """Whether this CPU has vectors of 512 bits, and a library that multiplies bytes in them."""
-    library: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return library and torch.backends.cpu.get_cpu_capability() == "AVX512"
-
-
-def _activations(sums: torch.Tensor) -> torch.Tensor:
-    # By a tensor: by a number, whole sums would become of the caller's default type.
-    return sums.mul(torch.tensor(1 / SCALE, dtype=torch.float32)).round_().clamp_(0, GREATEST)
+def _activate(sums: torch.Tensor) -> None:
+    sums.round_().clamp_(0, GREATEST)
 
 
 class IntegerModel:

@@ -8,6 +8,7 @@ summed in int32 where the weights fit, else float64, whose every partial sum sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -27,7 +28,6 @@ from ..coding.network import (
 )
 from ..coding.sine import PHASE_BITS
 from ..parallel import map_on_cores
-from .integers import multiplies_bytes
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -118,6 +118,17 @@ class _Hidden:
     def __call__(self, phase: Tensor) -> Tensor:
         sums = self.product(phase).to(self.dtype)
         return sums.add_(self.offset).bitwise_right_shift_(self.shift).bitwise_and_(TURN).to(torch.int32)
+
+
+@cache
+def multiplies_bytes(device: torch.device) -> bool:
+    """Whether products of bytes are exact there: CPUs have been known to add two of them in 16 bits."""
+    most = torch.full((32, 64), 127, dtype=torch.int8, device=device)
+    try:
+        sums = [torch._int_mm(part, most.T.contiguous()) for part in (most, -most)]
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return all(bool((s.abs() == 64 * 127**2).all()) for s in sums)
 
 
 class _Product:
