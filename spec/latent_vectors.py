@@ -210,7 +210,10 @@ class Data:
 
 def births(*classes: tuple[Sequence[int], int]) -> tuple[bytes, bytes]:
     """The counts and the gaps of classes whose births have these gaps, of these levels."""
-    counts = b"".join(bytes([len(gaps), level][: 1 + bool(gaps)]) for gaps, level in classes)
+    numbers = [number for number, (gaps, _) in enumerate(classes) if gaps]
+    before = np.diff(numbers, prepend=-1) - 1
+    each = [(len(classes[number][0]) - 1, classes[number][1]) for number in numbers]
+    counts = b"".join(bytes([skipped, *own]) for skipped, own in zip(before.tolist(), each, strict=True))
     gaps = np.concatenate([np.array(gaps, np.int64) for gaps, _ in classes])
     levels = np.concatenate([np.full(len(gaps), level) for gaps, level in classes])
     return counts, latent_code.integers.encode(gaps, levels, np.ones_like(levels))
@@ -523,7 +526,7 @@ def _births(files: dict[str, bytes]) -> None:
     # Fillers of either sign, counts in more groups than they need, levels with low bits.
     counts, gaps = births(([], 0), ([], 0), ([], 0), ([-1, 2, -5, 0], 34))
     sizes = latent_code._pack_alike(np.array([0, 5, 0, 8]) - 1)
-    counts = b"\x80\x80\0" + counts[1:3] + b"\x84\x80\x80\x80\0" + counts[4:]
+    counts = b"\x83\x80\0" + b"\x83\x80\x80\x80\0" + counts[2:]
     changed = replace(only.data, counts=counts, gaps=gaps, sizes=sizes)
     files["latents-births-odd"] = replace(only, latd=changed.join()).file()
 
@@ -626,7 +629,7 @@ def _bad_data(add: Callable[..., None], good: Parts) -> None:
     for name, lanes in (("lanes-one-more", good.latn["lanes"] + 1), ("lanes-none", 0)):
         add(f"latents-{name}", "bad-latents", replace(good, latn={**good.latn, "lanes": lanes}).file())
     empty = random_parts((2, 3, 4), (), 51)
-    counts = replace(empty.data, counts=b"\0").join()
+    counts = replace(empty.data, counts=b"\0\0\x10").join()
     add("latents-counts-of-no-class", "bad-latents", replace(empty, latd=counts).file())
     words = replace(empty.data, rest=Code([], [0], b"", []).join()).join()
     add("latents-words-of-no-lane", "bad-latents", replace(empty, latd=words).file())
@@ -729,13 +732,15 @@ def broken(good: Parts) -> dict[str, tuple[str, bytes]]:
         "counts-empty": part(counts=b""),
         "counts-appended": part(counts=data.counts + b"\0"),
         "counts-endless": part(counts=b"\x80" * 5 + b"\0" + data.counts[1:]),
-        "counts-over": part(counts=b"\xff\x7f\x10" + data.counts[1:]),
-        "counts-huge": part(counts=b"\xff\xff\xff\xff\x7f\x10" + data.counts[1:]),
-        "counts-level-93": part(counts=_with_level_93(data.counts)),
-        "births-none-gaps": part(counts=bytes(len(_classes(good))), sizes=b""),
-        "births-none-sizes": part(counts=bytes(len(_classes(good))), gaps=b""),
+        "counts-over": part(counts=b"\0\xff\x7f\x10" + data.counts[3:]),
+        "counts-huge": part(counts=b"\0\xff\xff\xff\xff\x7f\x10" + data.counts[3:]),
+        "counts-beyond": part(counts=data.counts + bytes([len(_classes(good)), 0, 16])),
+        "counts-far-beyond": part(counts=data.counts + b"\xff\xff\xff\xff\x7f\0\x10"),
+        "counts-level-93": part(counts=data.counts[:-1] + b"\x5d"),
+        "births-none-gaps": part(counts=b"", sizes=b""),
+        "births-none-sizes": part(counts=b"", gaps=b""),
         "births-where-none-is-quiet": part(
-            counts=b"\1\x14" + bytes(len(_classes(good)) - 1),
+            counts=b"\0\0\x14",
             gaps=births(([0], 20))[1],
             sizes=pack(np.array([0])),
         ),
@@ -778,12 +783,6 @@ def _classes(good: Parts) -> list[int]:
 
 def _births_of(good: Parts) -> int:
     return sum(latent_code._counts(good.data.counts, _classes(good))[0])
-
-
-def _with_level_93(counts: bytes) -> bytes:
-    """The counts of classes with the first level that there is replaced."""
-    at = next(i for i, byte in enumerate(counts) if byte)
-    return counts[: at + 1] + b"\x5d" + counts[at + 2 :]
 
 
 def _padded(values: Array) -> bytes:

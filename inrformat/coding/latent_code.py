@@ -1,8 +1,9 @@
 """Section LATD: the latents of a grid as bytes (spec, "Latents").
 
 u32 x 4   bytes of the four parts that follow
-counts    of the births of every class: each a number of 7-bit groups, the lowest first, bit 7 set if more
-          follow; where it is not zero a byte for the level of its gaps
+counts    for each class that has births: how many classes before it, since the last that has, have none; its
+          births less one; a byte for the level of its gaps. The first two are numbers of 7-bit groups, the
+          lowest first, bit 7 set if more follow
 gaps      an integer array, of family 1: for each birth the quiet points before it since the last one, g if
           its latent is at least 0, -1 - g otherwise
 sizes     two bytes, family and level, then an integer array: the magnitude of each birth less one
@@ -193,7 +194,7 @@ def encode(
         bands = {key: band.clone() for key, band in bands.items()}
     grid = walk(pyramid, smooth, bands, model, writer)
     lanes = max(1, min(MOST_LANES, int(writer.residuals.bits()) // BITS_PER_LANE)) if writer.symbols else 0
-    counts = b"".join(_varint(len(b.gaps)) + bytes([b.level] if len(b.gaps) else []) for b in writer.births)
+    counts = _packed_counts(writer.births)
     nothing = np.zeros(0, np.int64)  # a grid without levels has no classes
     gaps = np.concatenate([nothing, *(b.gaps for b in writer.births)])
     levels = np.concatenate([nothing, *(np.full(len(b.gaps), b.level) for b in writer.births)])
@@ -259,29 +260,43 @@ def _births(counts: bytes, gaps: bytes, sizes: bytes, classes: Sequence[int]) ->
     ]
 
 
+def _packed_counts(births: Sequence[_Births]) -> bytes:
+    out, last = [], -1
+    for number, own in enumerate(births):
+        if len(own.gaps):
+            out.append(_varint(number - last - 1) + _varint(len(own.gaps) - 1) + bytes([own.level]))
+            last = number
+    return b"".join(out)
+
+
 def _counts(data: bytes, classes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """How many births each class has, and the level of their gaps."""
-    numbers, levels, at = [], [], 0
-    for size in classes:
-        number, shift = 0, 0
-        while True:
-            if at >= len(data) or shift > 28:
-                raise fail("bad-latents", "the counts of births do not end", section=SECTION)
-            number |= (data[at] & 127) << shift
-            at, shift = at + 1, shift + 7
-            if data[at - 1] < 128:
-                break
-        level = data[at : at + 1] if number else b"\0"
-        at += 1 if number else 0
-        if number > size or not level or level[0] >= integers.LEVELS:
-            raise fail(
-                "bad-latents", "a class has more births than points, or an unknown level", section=SECTION
-            )
-        numbers.append(number)
-        levels.append(level[0])
-    if at != len(data):
-        raise fail("bad-latents", "there are counts of births left", section=SECTION)
+    """How many births each class has, and the level of their gaps; FormatError."""
+    numbers, levels = [0] * len(classes), [0] * len(classes)
+    at, which = 0, -1
+    while at < len(data):
+        skipped, at = _number(data, at)
+        births, at = _number(data, at)
+        which += 1 + skipped
+        level = data[at] if at < len(data) else integers.LEVELS
+        at += 1
+        if which >= len(classes) or births >= classes[which] or level >= integers.LEVELS:
+            message = "births of no class, more than it has points, or an unknown level"
+            raise fail("bad-latents", message, section=SECTION)
+        numbers[which], levels[which] = births + 1, level
     return numbers, levels
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """(a number of 7-bit groups, where it ends); FormatError."""
+    number = 0
+    for shift in range(0, 35, 7):
+        if at >= len(data):
+            break
+        number |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return number, at
+    raise fail("bad-latents", "the counts of births do not end", section=SECTION)
 
 
 def _varint(number: int) -> bytes:

@@ -1137,20 +1137,20 @@ def read_alike(data: bytes, count: int) -> Ints:
 
 def read_births(counts: bytes, gaps: bytes, sizes: bytes, classes: list[int]) -> list[tuple[Ints, Ints]]:
     """The gaps and the magnitudes of the births of each class."""
-    groups, at = [], 0
-    for size in classes:
-        number, more, digits = 0, True, 0
-        while more:
-            need(at < len(counts) and digits < 5, "bad-latents", "counts")
-            number += counts[at] % 128 << 7 * digits
-            more, at, digits = counts[at] > 127, at + 1, digits + 1
-        need(number <= size, "bad-latents", "more births than points")
-        level = 0
-        if number:
-            need(at < len(counts) and counts[at] < 93, "bad-latents", "level")
-            level, at = counts[at], at + 1
-        groups.append((number, 1, level))
-    need(at == len(counts), "bad-latents", "counts")
+    groups, at, which = [(0, 1, 0)] * len(classes), 0, -1
+    while at < len(counts):
+        pair = [0, 0]  # how many classes have none, and how many births the next one has beyond the first
+        for k in range(2):
+            more, digits = True, 0
+            while more:
+                need(at < len(counts) and digits < 5, "bad-latents", "counts")
+                pair[k] += counts[at] % 128 << 7 * digits
+                more, at, digits = counts[at] > 127, at + 1, digits + 1
+        which += pair[0] + 1
+        need(which < len(classes) and pair[1] < classes[which], "bad-latents", "more births than points")
+        need(at < len(counts) and counts[at] < 93, "bad-latents", "level")
+        groups[which] = pair[1] + 1, 1, counts[at]
+        at += 1
     total = sum(number for number, _, _ in groups)
     if not total:
         need(not gaps and not sizes, "bad-latents", "births")
