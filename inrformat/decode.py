@@ -356,16 +356,13 @@ class File:
 
     def _check_effort(self, model: SRModel) -> None:
         """LimitError when the model takes more work or memory than the limits allow."""
+        from .models.sr import most_activations
+
         work = sum(p.numel() for p in model.parameters()) * math.prod(self.lr_shape)
         if work > self.limits.max_work:
             message = f"the model takes {work} multiply-adds, at most {self.limits.max_work} are allowed"
             raise fail("too-much-work", message, section="HEAD")
-        factors = self.header.factors
-        z, y, x = (
-            n if model.whole_slices and axis else min(t, n) + 2 * h
-            for axis, (n, t, h) in enumerate(zip(self.lr_shape, self.tile, model.halo(factors), strict=True))
-        )
-        numbers = model.activations((z, y, x), factors)
+        numbers = most_activations(model, self.lr_shape, self.header.factors, self.tile)
         if numbers > self.limits.max_activations:
             most = self.limits.max_activations
             message = f"the model makes {numbers} numbers at a time, at most {most} are allowed"

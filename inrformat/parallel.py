@@ -33,9 +33,14 @@ def map_on_cores(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     if cores == 1:
         return [function(item) for item in items]
 
+    inference = (
+        torch.is_inference_mode_enabled()
+    )  # of this thread: what it made may be changed in there alone
+
     def on_one_core(item: T) -> R:
         torch.set_num_threads(1)  # of this thread; MKL's number is one for the whole process
-        return function(item)
+        with torch.inference_mode(inference):
+            return function(item)
 
     try:
         return list(_pool(cores).map(on_one_core, items))

@@ -69,6 +69,20 @@ def test_settings_of_torch_change_no_voxel(files, setting):
     assert np.array_equal(inrformat.decode(again).data, HEAD.data)
 
 
+def test_a_caller_in_inference_mode_may_have_several_threads(files, monkeypatch):
+    """What a thread makes in that mode no other thread may change, unless it is in it, too."""
+    monkeypatch.setattr(latents, "PART", 64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode():
+            decoded = [inrformat.decode(file).data for file in files]
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(decoded[1], HEAD.data)
+    assert np.abs(decoded[0].astype(int) - inrformat.decode(files[0]).data).max() <= 1
+
+
 def test_settings_of_torch_change_no_byte():
     def encoded():
         return inrformat.encode(HEAD, ratio=20, preset="balanced", factors=(1, 2, 2))

@@ -139,7 +139,7 @@ def test_bytes_are_met_at_once_from_what_the_last_coding_took(monkeypatch):
     for grid in finer:
         coded.clear()
         found = grid.of_size(3000, fit.FIRST_STEP / 8)[1]
-        assert found.size == pytest.approx(3000, rel=fit.CLOSE) and len(coded) <= 3
+        assert abs(math.log(found.size / 3000)) < fit.CLOSE and len(coded) <= 3
         coded.clear()
         grid.of_size(3000, fit.FIRST_STEP * 8)
         assert len(coded) <= 2

@@ -1,5 +1,7 @@
 """The super-resolution networks: structure, symmetries, tiles against the whole, the shipped weights."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from inrformat.errors import UsageError
 from inrformat.fit.latents import by_latents
 from inrformat.models.light import LightSR
 from inrformat.models.registry import create_model, default_model
-from inrformat.models.sr import block_of, super_resolve
+from inrformat.models.sr import block_of, most_activations, super_resolve
 from inrformat.models.srdensenet import SRDenseNet
 from inrformat.phantom import head_phantom
 from inrformat.resample import downsample, lr_shape, upsample
@@ -122,6 +124,21 @@ def test_tiles_of_few_slices_are_longer_and_take_no_more_memory(monkeypatch):
     blocks.clear()
     super_resolve(model, lr, (1, 1, 1), shape, 5, 7, tile=tile)
     assert max(b.numel() for b in blocks) <= whole and len(blocks) == 4 < few / 4
+
+
+@pytest.mark.parametrize("shape", [(1, 90, 9), (2, 30, 30), (5, 7, 40), (16, 90, 9), (40, 40, 40)])
+def test_no_block_makes_more_than_is_said(monkeypatch, shape):
+    """Of whole grids and of their parts; else a file would take more than a caller's limits."""
+    model, blocks, forward = tiny_light(), [], LightSR.forward
+    monkeypatch.setattr(
+        LightSR, "forward", lambda self, lr, *rest: blocks.append(lr.shape[1:]) or forward(self, lr, *rest)
+    )
+    for tile in [(16, 8, 8), (3, 20, 5), (1, 1, 1)] if math.prod(shape) < 2000 else [(16, 8, 8)]:
+        most = most_activations(model, shape, (1, 1, 1), tile)
+        blocks.clear()
+        for z1 in {1, shape[0] // 2 or 1, shape[0]}:
+            super_resolve(model, grid(shape), (1, 1, 1), shape, 0, z1, tile=tile)
+        assert max(model.activations(block, (1, 1, 1)) for block in blocks) <= most
 
 
 def test_bfloat16_changes_the_detail_little():

@@ -34,8 +34,6 @@ ROUNDING = 0.42
 PARENT = 4
 """How many neighbours a parent counts for."""
 LEAST_STEP, MOST_STEP = 1, 65535
-SMOOTH_SHARE = 0.5
-"""The coarsest smooth points are few, and are rounded finer."""
 HIDDEN = (64, 32)
 PIECE = (48, 96, 96)
 KEPT = 8192
@@ -102,7 +100,7 @@ class Analysis:
                 parents = _parents(coarser, pattern, mask, values.shape)
                 bands[number, pattern], bias[which] = _round(values, steps[which], parents)
         smooth = self.layout.smooth(self.coefficients)
-        own = _whole(SMOOTH_SHARE * step / (gain(levels, len(levels) - 1, 0) if levels else 1.0))
+        own = _whole(step / (gain(levels, len(levels) - 1, 0) if levels else 1.0))
         own = max(own, math.ceil(float(smooth.abs().max()) / LARGEST_LATENT))
         every = [*(steps[i] for i in range(len(steps))), own]
         biases = (*(bias[i] for i in range(len(bias))), 0)

@@ -156,6 +156,16 @@ def _longer(tile: Sequence[int], depth: int, halo: Shape) -> Shape:
     return z, y, x
 
 
+def most_activations(model: SRModel, lr_shape: Shape, factors: Shape, tile: Sequence[int]) -> int:
+    """How many numbers the largest layer makes at a time in `super_resolve`, at most."""
+    (nz, ny, nx), (hz, hy, hx) = lr_shape, model.halo(factors)
+    depth = min(tile[0], nz) + 2 * hz
+    if model.whole_slices:
+        return model.activations((depth, ny + 2 * hy, nx + 2 * hx), factors)
+    rows = min((tile[0] + 2 * hz) * (tile[1] + 2 * hy), depth * (ny + 2 * hy))  # see `_longer`
+    return model.activations((1, rows, min(tile[2], nx) + 2 * hx), factors)
+
+
 def spans_of(start: int, stop: int, f: int, size: int) -> list[tuple[int, int]]:
     """Tiles of about equal length, at most `size` LR voxels, that cover [start, stop) of one axis."""
     first, last = start // f, -(-stop // f)
