@@ -317,9 +317,8 @@ def _corrected(
             least = cost(attempt)
             for closer in grid.corrected(attempt):
                 own_step, again = _coded_anew(closer, step, attempt, size)
-                if (own := cost(again)) >= least:
-                    break
-                least, better = own, (closer, own_step, again)
+                if (own := cost(again)) < least:
+                    least, better = own, (closer, own_step, again)
         if better is None:
             break
         grid, step, attempt = better

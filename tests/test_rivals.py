@@ -116,6 +116,25 @@ def test_of_two_codings_the_closer_one_is_kept(monkeypatch, again):
     assert kept is (after if again < 1020 else before)
 
 
+def test_a_correction_is_tried_further_though_the_nearer_one_does_not_pay(monkeypatch):
+    """Coding takes some of it back, and a coding that is a bit too large may lose by a hair."""
+    grids = [
+        SimpleNamespace(factors=None, tuned=lambda *rest: SimpleNamespace(changes=b"")) for _ in range(3)
+    ]
+    before, near, far = (SimpleNamespace(size=1000, changes=b"", error=error) for error in (10.0, 10.1, 8.0))
+    coded = dict(zip(map(id, grids[1:]), (near, far), strict=True))
+    grids[0].corrected = lambda attempt: iter(grids[1:])
+    monkeypatch.setattr(encoding, "_coded_anew", lambda grid, step, *rest: (step, coded[id(grid)]))
+    job = SimpleNamespace(
+        corrections=lambda factors: 1,
+        best_model=lambda attempt: None,
+        squared_error=lambda attempt, model, sample: attempt.error,
+    )
+    bar = SimpleNamespace(stage=lambda name: nullcontext())
+    grid, _, attempt = encoding._corrected(job, grids[0], 1.0, before, 1000.0, bar)
+    assert grid is grids[2] and attempt is far
+
+
 def test_rivals_have_their_latent_models_before_they_are_compared(monkeypatch):
     """Finer grids gain more from them."""
     compared = []
