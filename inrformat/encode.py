@@ -56,7 +56,7 @@ ROUGH = 0.1
 RIVAL = 1.15
 """Grids of less than so many times the least error are rivals: a model gains up to 0.5 dB more by being
 adapted to one than to another."""
-LEAST_STEP = 16.0
+FINEST_STEP = 16.0
 """In codes: by a finer step a grid's bytes leap, for steps are whole numbers. It has not room for so many."""
 MISSED = 0.01
 """By which share of its bytes a file may miss them before its grid is coded once more."""
@@ -255,7 +255,7 @@ class Coded:
     @property
     def roomy(self) -> bool:
         """Whether the grid has room for as many."""
-        return self.close and self.step >= LEAST_STEP
+        return self.close and self.step >= FINEST_STEP
 
 
 def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:

@@ -25,6 +25,16 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def blocks(monkeypatch):
+    """The shapes (z, y, x) of the blocks that light models are given, halo and all."""
+    given, forward = [], LightSR.forward
+    monkeypatch.setattr(
+        LightSR, "forward", lambda self, lr, *rest: given.append(lr.shape[1:]) or forward(self, lr, *rest)
+    )
+    return given
+
+
 MIXES = [(4, 4, 4), (2, 2, 2), (1, 4, 4), (1, 2, 2), (4, 1, 2), (1, 1, 2), (1, 1, 1)]
 
 
@@ -111,14 +121,9 @@ def test_light_tiles_and_regions_equal_the_whole(factors, shape):
     torch.testing.assert_close(part, whole[z0:, y0:], rtol=0, atol=1e-5)
 
 
-def test_tiles_of_few_slices_are_longer_and_take_no_more_memory(monkeypatch):
-    """The blocks that the model is given, for a region of 2 of 24 LR slices, and for all of them."""
-    model, blocks = tiny_light(), []
-    forward = LightSR.forward
-    monkeypatch.setattr(
-        LightSR, "forward", lambda self, lr, *rest: blocks.append(lr.shape) or forward(self, lr, *rest)
-    )
-    lr, shape, tile = grid((24, 40, 9)), (24, 40, 9), (16, 8, 8)
+def test_tiles_of_few_slices_are_longer_and_take_no_more_memory(blocks):
+    """For a region of 2 of 24 LR slices, beside those for all of them."""
+    model, lr, shape, tile = tiny_light(), grid((24, 40, 9)), (24, 40, 9), (16, 8, 8)
     super_resolve(model, lr, (1, 1, 1), shape, tile=tile)
     whole, few = max(b.numel() for b in blocks), len(blocks)
     blocks.clear()
@@ -127,12 +132,9 @@ def test_tiles_of_few_slices_are_longer_and_take_no_more_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(1, 90, 9), (2, 30, 30), (5, 7, 40), (16, 90, 9), (40, 40, 40)])
-def test_no_block_makes_more_than_is_said(monkeypatch, shape):
+def test_no_block_makes_more_than_is_said(blocks, shape):
     """Of whole grids and of their parts; else a file would take more than a caller's limits."""
-    model, blocks, forward = tiny_light(), [], LightSR.forward
-    monkeypatch.setattr(
-        LightSR, "forward", lambda self, lr, *rest: blocks.append(lr.shape[1:]) or forward(self, lr, *rest)
-    )
+    model = tiny_light()
     for tile in [(16, 8, 8), (3, 20, 5), (1, 1, 1)] if math.prod(shape) < 2000 else [(16, 8, 8)]:
         most = most_activations(model, shape, (1, 1, 1), tile)
         blocks.clear()
