@@ -309,26 +309,27 @@ def _corrected(
     """
 
     def cost(coded: Attempt) -> float:
-        return coded.size * job.squared_error(coded, job.best_model(coded), sample=True)
+        return coded.size * job.sample_error(coded)
 
-    for _ in range(job.corrections(grid.factors)):
-        better: tuple[Grid, float, Attempt] | None = None
-        with bar.stage("correcting"):
-            least = cost(attempt)
+    if not job.corrections(grid.factors):
+        return grid, step, attempt
+    with bar.stage("correcting"):
+        least = cost(attempt)
+        for _ in range(job.corrections(grid.factors)):
+            better: tuple[Grid, float, Attempt] | None = None
             for closer in grid.corrected(attempt):
                 own_step, again = _coded_anew(closer, step, attempt, size)
                 if (own := cost(again)) < least:
                     least, better = own, (closer, own_step, again)
-        if better is None:
-            break
-        grid, step, attempt = better
-    if job.corrections(grid.factors):
-        with bar.stage("tuning"):
-            anew = grid.tuned(step, attempt.size - len(attempt.changes))
-            if anew.changes:
-                again = replace(anew.attempt(step), changes=attempt.changes)
-                if cost(again) < cost(attempt):
-                    grid, attempt = anew, again
+            if better is None:
+                break
+            grid, step, attempt = better
+    with bar.stage("tuning"):
+        anew = grid.tuned(step, attempt.size - len(attempt.changes))
+        if anew.changes:
+            again = replace(anew.attempt(step), changes=attempt.changes)
+            if cost(again) < least:
+                grid, attempt = anew, again
     return grid, step, attempt
 
 

@@ -307,7 +307,7 @@ class Job:
             seconds = (1 - 2 * TUNING_SHARE) * (self.settings.seconds or math.inf)
             changes = sr_tuning.tune(model, target, steps, self.settings.seed, bar.set, seconds)
             adapted = replace(attempt, changes=changes)
-            before = min(self.squared_error(attempt, m, sample=True) for m in (model, None))
+            before = self.sample_error(attempt)
             after = self.squared_error(adapted, model, sample=True)
         worthwhile = before * (1 - sr_tuning.WORTH * len(changes) / size)
         return adapted if after < worthwhile else attempt
@@ -319,6 +319,11 @@ class Job:
             return None
         ours, lanczos = (self.squared_error(attempt, m, sample=True) for m in (model, None))
         return model if ours < lanczos else None
+
+    def sample_error(self, attempt: Attempt) -> float:
+        """The mean squared error on a sample of slabs, in stored units; of Lanczos where it has less."""
+        ways = {self.supported_model(attempt.factors), None}
+        return min(self.squared_error(attempt, model, sample=True) for model in ways)
 
     def squared_error(self, attempt: Attempt, model: SRModel | None, *, sample: bool = False) -> float:
         """The mean over the decoded volume, or over a sample of its slabs, in stored units."""

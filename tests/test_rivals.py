@@ -125,11 +125,7 @@ def test_a_correction_is_tried_further_though_the_nearer_one_does_not_pay(monkey
     coded = dict(zip(map(id, grids[1:]), (near, far), strict=True))
     grids[0].corrected = lambda attempt: iter(grids[1:])
     monkeypatch.setattr(encoding, "_coded_anew", lambda grid, step, *rest: (step, coded[id(grid)]))
-    job = SimpleNamespace(
-        corrections=lambda factors: 1,
-        best_model=lambda attempt: None,
-        squared_error=lambda attempt, model, sample: attempt.error,
-    )
+    job = SimpleNamespace(corrections=lambda factors: 1, sample_error=lambda attempt: attempt.error)
     bar = SimpleNamespace(stage=lambda name: nullcontext())
     grid, _, attempt = encoding._corrected(job, grids[0], 1.0, before, 1000.0, bar)
     assert grid is grids[2] and attempt is far
