@@ -30,6 +30,7 @@ from torch import Tensor
 
 from inrformat.coding import latent_code
 from inrformat.coding.network import CODE_BITS
+from inrformat.fit.budget import Budget
 from inrformat.fit.latents import Analysis
 from inrformat.fit.plan import normalised_grid
 from inrformat.fit.projection import corrected, projected
@@ -185,7 +186,7 @@ def main() -> None:
             )
 
     draw = drawing(model, targets, args.seed)
-    trained = learn(model, draw, steps=None, seconds=args.seconds, rate=args.rate, progress=show)
+    trained = learn(model, draw, Budget(seconds=args.seconds), rate=args.rate, progress=show)
     saved = save_model(
         args.out,
         trained,

@@ -1,4 +1,4 @@
-"""inrformat: medical volumes as small neural networks. See README.md, and spec/inrv.md for the format."""
+"""inrformat: a compressed format for medical volumes. See README.md, and spec/inrv.md for the format."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="inrformat", description="Medical volumes as small neural networks (.inrv).")
+    parser = _Parser(prog="inrformat", description="A compressed format for medical volumes (.inrv).")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -14,6 +14,9 @@ from .container.headers import (
     LARGEST_ERROR,
     LARGEST_SPACING,
     LONGEST_AXIS,
+    PSNR_SLACK,
+    PSNR_TOLERANCE,
+    RATIO_TOLERANCE,
     LatentHeader,
     Measured,
     Promise,
@@ -21,7 +24,7 @@ from .container.headers import (
 from .container.limits import DEFAULT_LIMITS
 from .decode import resolve_device
 from .errors import EncodeError, InputError, UsageError
-from .job import PSNR_TOLERANCE, RATIO_TOLERANCE, Attempt, Fitted, Grid, Job, check_factors
+from .job import Attempt, Fitted, Grid, Job, check_factors
 from .metrics import psnr as decibels
 from .progress import Bar
 from .volume import Volume
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 
-LEAST_NETWORK = 120
-"""Bytes below which not even the narrowest network fits."""
+LEAST_BYTES = {"latents": 120, "siren": 380}
+"""Below which nothing holds a grid."""
 MOST_FITS = 6
 """How many networks are fitted, at the most, to reach a PSNR."""
 MOST_CODINGS = 12
@@ -188,10 +191,10 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
             step, attempt = grid.of_size(room, max(step, FIRST_STEP / 30), ROUGH)
             error = job.squared_error(attempt, job.supported_model(grid.factors), sample=True)
         coded = Coded(grid, step, room, attempt, error)
-        if found and not coded.close:
-            continue
-        if found and not found[-1].roomy:
+        if found and not found[-1].roomy and coded.fuller(found[-1]):
             found.clear()
+        elif found and not coded.close:
+            continue
         if found and coded.fair > RIVAL * min(other.fair for other in found):
             break  # the finer, the worse
         coding, points = attempt.error, math.prod(grid.lr_shape)
@@ -256,6 +259,11 @@ class Coded:
     def roomy(self) -> bool:
         """Whether the grid has room for as many."""
         return self.close and self.step >= FINEST_STEP
+
+    def fuller(self, other: Coded) -> bool:
+        """Whether it does more with them than another, which has not room for as many."""
+        exhausted = not other.close and self.attempt.size < self.room
+        return self.close or (exhausted and self.error < BETTER * other.error)
 
 
 def _adapted(job: Job, coded: Coded, bar: Bar) -> Attempt:
@@ -340,8 +348,10 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
     aim = 10 ** (-(target + PSNR_TOLERANCE / 2) / 10)
     scale = float(1 << base_network.CODE_BITS) ** 2
     found: list[tuple[Attempt, Grid, float]] = []
+    least = math.inf
     with bar.stage("coding"):
         for grid in job.grids(factors, job.preset.projections):
+            least = min(least, grid.loss)
             if grid.loss < 0.95 * aim:
                 step = step_for(grid.analysis.error, (aim - grid.loss) * scale, ERROR_EXPONENT, FIRST_STEP)
                 found.append((grid.attempt(step), grid, step))
@@ -349,7 +359,10 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
                     break
     if not found:
         which = f"the factors {factors}" if factors else "any grid that may be coded"
-        raise EncodeError(f"a PSNR of {target:g} dB was not reached with {which}: the reduction loses more")
+        raise EncodeError(
+            f"a PSNR of {target:g} dB was not reached with {which}: "
+            f"the reduction alone leaves {-10 * math.log10(least):.2f} dB"
+        )
     attempt, grid, step = min(found, key=lambda pair: pair[0].size)
     with bar.stage("tuning"):
         grid = grid.tuned(step, attempt.size, first=True)
@@ -365,7 +378,7 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
             reached = _psnr(job, attempt)
         tried.append((math.log10(step), min(reached, 2 * middle)))  # it may be exact
         best = min(best, (abs(reached - middle), attempt), key=lambda pair: pair[0])
-        if target <= reached <= target + PSNR_TOLERANCE:
+        if target - PSNR_SLACK <= reached <= target + PSNR_TOLERANCE:
             break
         step = 10 ** _next_step(tried, middle)
         attempt = replace(grid.attempt(step), changes=attempt.changes)
@@ -389,18 +402,21 @@ def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> byt
     """A file of raw bytes / ratio, to within 5%."""
     raw = job.volume.data.nbytes
     overhead, without = _overhead(job, job.models.get(True)), _overhead(job, None)
-    if raw / ratio - overhead < LEAST_NETWORK:
+    least = LEAST_BYTES["latents" if job.latents else "siren"]
+    if raw / ratio - overhead < least:
         job.models, overhead = {}, without  # there is no room for what names a model
-    if raw / ratio - overhead < LEAST_NETWORK:
-        best = raw / (overhead + LEAST_NETWORK)
+    if raw / ratio - overhead < least:
+        best = 0.99 * raw / (overhead + least)
         raise EncodeError(
             f"ratio {ratio:g} leaves {raw / ratio:.0f} bytes, and header and metadata alone take {overhead}; "
             f"a ratio of about {best:.3g} can be reached"
         )
     if job.latents:
+        if job.embed_sr and True in job.models:
+            job.counted = len(job.models[True].file or b"")
         attempt = _latents_of_size(job, raw / ratio - overhead, factors, bar)
         if overhead - without > RATIO_TOLERANCE / 2 * raw / ratio and job.best_model(attempt) is None:
-            job.models = {}  # it does not help, and leaves room for more
+            job.models, job.counted = {}, 0  # it does not help, and leaves room for more
             attempt = _latents_of_size(job, raw / ratio - without, factors, bar)
         return job.finish(attempt, Promise("ratio", ratio), bar)
     attempt = job.fit(raw / ratio - overhead, factors, bar)
@@ -452,7 +468,7 @@ def _reach_psnr(job: Job, target: float, factors: Shape | None, bar: Bar) -> byt
     tried: list[tuple[float, float]] = []  # log2 of the bytes, dB
     enough: tuple[float, Fitted] | None = None
     for _ in range(MOST_FITS):
-        attempt = job.fit(size, factors, bar, least_psnr=target)
+        attempt = job.fit(size, factors, bar)
         factors = attempt.factors
         with bar.stage("measuring"):
             reached = _psnr(job, attempt)
@@ -461,7 +477,7 @@ def _reach_psnr(job: Job, target: float, factors: Shape | None, bar: Bar) -> byt
             enough = reached, attempt
         if target <= reached <= target + OVERSHOOT:
             break
-        size = max(LEAST_NETWORK, 2 ** _next_size(tried, target + OVERSHOOT / 2))
+        size = max(LEAST_BYTES["siren"], 2 ** _next_size(tried, target + OVERSHOOT / 2))
     if enough is None:
         size, best = max(tried, key=lambda t: t[1])
         raise EncodeError(

@@ -19,6 +19,9 @@ from .container.bundle import bundled
 from .container.headers import (
     BUNDLED,
     FACTORS,
+    PSNR_SLACK,
+    PSNR_TOLERANCE,
+    RATIO_TOLERANCE,
     Measured,
     Promise,
     Provenance,
@@ -45,8 +48,6 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 
-RATIO_TOLERANCE = 0.05
-PSNR_TOLERANCE = 0.2
 SAMPLE_SLABS, SAMPLE_SLICES = 4, 8
 """The same slices, whatever the factors: their errors are compared."""
 SKETCH_VOXELS = 1 << 18
@@ -116,6 +117,8 @@ class Job:
 
     models: dict[bool, SRModel]
     """Super-resolution, by whether the grid is smaller than the volume; if not, it undoes what coding did."""
+    counted: int = 0
+    """Bytes of an embedded model that were taken off before a size was named."""
 
     def __init__(
         self,
@@ -150,10 +153,8 @@ class Job:
         """Whether latents are to hold the LR grid."""
         return self.preset.base == "latents" and self.span[0] < self.span[1]
 
-    def fit(
-        self, size: float | None, factors: Shape | None, bar: Bar, least_psnr: float | None = None
-    ) -> Fitted:
-        """A network of about `size` bytes (None: the preset's own), on the grid that suits it best."""
+    def fit(self, size: float | None, factors: Shape | None, bar: Bar) -> Fitted:
+        """A network of about `size` bytes, on the grid of the factors; None: those of the preset."""
         from .fit import plan, train
 
         settings, data, span = self.settings, self.volume.data, self.span
@@ -162,13 +163,7 @@ class Job:
         if size is not None:
             width = plan.width_for(size, settings.depth)
             settings = replace(settings, width=width, target_bytes=size)
-        if factors is None and self.preset.factors is not None:
-            factors = check_factors(self.preset.factors, self.volume.shape)
-        if factors is None:
-            with bar.stage("choosing the grid") as report:
-                factors = plan.choose_factors(
-                    data, span, settings, self.models.get(True), self.device, least_psnr, report
-                )
+        factors = factors or check_factors(self.preset.factors, self.volume.shape)
         with bar.stage("fitting") as report:
             grid = plan.normalised_grid(data, span, factors, self.device)
             return Fitted.of(factors, train.fit(grid, settings, self.device, report))
@@ -208,10 +203,14 @@ class Job:
         with bar.stage("verifying"):
             model = None if self.bricks else self.supported_model(attempt.factors)
             measured = self.measure(attempt, model, promise)
-            if model is not None and (measured.psnr or math.inf) <= (measured.psnr_lanczos or math.inf):
+            if model is None or (measured.psnr or math.inf) > (measured.psnr_lanczos or math.inf):
+                return self._kept(attempt, model, measured)
+            try:
+                return self._kept(attempt, None, self.measure(attempt, None, promise))
+            except EncodeError as missed:
                 with suppress(EncodeError):  # without what a file changes in a model it may be too small
-                    return self._kept(attempt, None, self.measure(attempt, None, promise))
-            return self._kept(attempt, model, measured)
+                    return self._kept(attempt, model, measured)
+                raise missed
 
     def _kept(self, attempt: Attempt, model: SRModel | None, measured: Measured) -> bytes:
         """The file. EncodeError where it does not keep its promise."""
@@ -281,13 +280,9 @@ class Job:
         return 0 if model is not None and model.whole_slices else self.preset.corrections
 
     def room(self, size: float, factors: Shape) -> float:
-        """What is left of `size` bytes beside an embedded model, where the enlarging one is counted in."""
-        if not self.embed_sr:
-            return size
-        counted, own = (
-            len(m.file or b"") if m else 0 for m in (self.models.get(True), self.supported_model(factors))
-        )
-        return size + counted - own
+        """What is left of `size` bytes for such a grid: more, where the model that it embeds is smaller."""
+        model = self.supported_model(factors) if self.counted else None
+        return size + self.counted - len(model.file or b"" if model else b"")
 
     def adapted(self, attempt: Attempt, size: float, bar: Bar, share: float = 1.0) -> Attempt:
         """With a super-resolution model fitted to the volume, if the preset and `size` (bytes) allow it.
@@ -535,6 +530,6 @@ def check_promise(promise: Promise | None, measured: Measured, ratio: float) -> 
         raise EncodeError(f"an error of {value:g} was not kept; the greatest was {measured.max_error:g}")
     if promise.kind == "psnr":
         reached = math.inf if measured.psnr is None else measured.psnr
-        if not value - 0.01 <= reached <= value + PSNR_TOLERANCE:
+        if not value - PSNR_SLACK <= reached <= value + PSNR_TOLERANCE:
             nearest = "exact" if reached == math.inf else f"{reached:.2f} dB"
             raise EncodeError(f"a PSNR of {value:g} dB was not reached; the nearest was {nearest}")

@@ -7,7 +7,6 @@ and asks the model for the original. The loss is the squared error, since PSNR i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import InputError, UsageError
+from .fit.budget import Budget
 from .fit.latents import by_latents
 from .models.registry import create_model
 from .models.sr import SRModel, fast_dtype, super_resolve
@@ -89,8 +89,7 @@ def train_sr(
     patch       LR voxels per axis that a block predicts.
     validation  volumes to measure at the end (never trained on): see TrainProgress.gains.
     """
-    if (steps is None) == (seconds is None):
-        raise UsageError("give the budget as steps or as seconds, one of them")
+    budget = Budget(steps, seconds)
     arrays = [_array(v) for v in volumes]
     ranges = [(float(a.min()), float(a.max())) for a in arrays]
     if not arrays:
@@ -115,9 +114,7 @@ def train_sr(
         if progress is not None:
             progress(now)
 
-    average = learn(
-        model, draw, steps=steps, seconds=seconds, device=device, rate=learning_rate, progress=report
-    )
+    average = learn(model, draw, budget, device=device, rate=learning_rate, progress=report)
     if progress is not None and validation:
         gains = tuple(
             (i, f, gain_db(average, v, f))
@@ -147,9 +144,8 @@ class Lesson:
 def learn(
     model: SRModel,
     draw: Callable[[], Lesson],
+    budget: Budget,
     *,
-    steps: int | None,
-    seconds: float | None,
     device: str | torch.device = "cpu",
     rate: float = 2e-3,
     progress: Callable[[TrainProgress], None] | None = None,
@@ -162,7 +158,7 @@ def learn(
     dtype = fast_dtype(device)
     scales: dict[Hashable, float] = {}
     means = np.zeros(2)  # of the errors, model's and Lanczos's
-    step, done, began = 0, 0.0, time.monotonic()
+    step, done = 0, 0.0
     while done < 1.0:
         share = min(1.0, 0.05 + done / 0.02) * (0.01 + 0.99 * (1 + cos(pi * done)) / 2)  # warm up, cosine
         for group in optimizer.param_groups:
@@ -185,9 +181,9 @@ def learn(
             for mean, value in zip(average.parameters(), model.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
         means += (np.array([float(loss.detach()), before / scales[lesson.key]]) - means) * max(0.01, 1 / step)
-        done = step / steps if steps else (time.monotonic() - began) / (seconds or 1.0)
+        done = budget.used(step)
         if progress is not None:
-            progress(TrainProgress(step, min(done, 1.0), float(means[0] / means[1])))
+            progress(TrainProgress(step, done, float(means[0] / means[1])))
     return average.cpu()
 
 

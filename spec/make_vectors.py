@@ -33,7 +33,7 @@ import sr_vectors
 from container_cases import HUGE, declares, forge, frame, part, stored, zeros
 
 from inrformat.coding import integers
-from inrformat.coding.network import Layer, Network, _spread, shapes
+from inrformat.coding.network import Layer, Network, counts, shapes
 from inrformat.container import (
     CODES,
     Measured,
@@ -138,10 +138,10 @@ def base_network(network: Network, kinds: Kinds | None = None, **changes: Any) -
         ],
         **changes,
     }
-    families, levels = _spread(network.width, network.depth, list(kinds))
+    spread = integers.spread(list(kinds), counts(network.width, network.depth))
     head = records.pack(record)
     values = np.concatenate([part for pair in arrays for part in pair])
-    return struct.pack("<I", len(head)) + head + integers.encode(values, levels, families)
+    return struct.pack("<I", len(head)) + head + integers.encode(values, *spread)
 
 
 def header(

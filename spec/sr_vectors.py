@@ -15,7 +15,7 @@ from inrformat.coding import integers
 from inrformat.container import ModelReference, VolumeHeader
 from inrformat.container.layout import build
 from inrformat.models.registry import load_model
-from inrformat.models.sr_changes import KIND_BYTES, LARGEST, MOST_EXPONENT, Change, _spread, pack
+from inrformat.models.sr_changes import KIND_BYTES, LARGEST, MOST_EXPONENT, Change, pack, runs
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, int, int]
@@ -57,8 +57,8 @@ def section(model: bytes, changes: Changes, kinds: Mapping[str, tuple[Kind, ...]
         values += parts
         shapes.append(tensor.shape)
     packed = np.array(table, np.uint8)
-    families, levels = _spread(packed, shapes)
-    return packed.tobytes() + integers.encode(np.concatenate(values), levels, families)
+    spread = integers.spread(*runs(packed, shapes))
+    return packed.tobytes() + integers.encode(np.concatenate(values), *spread)
 
 
 # --- files ------------------------------------------------------------------------------------------------

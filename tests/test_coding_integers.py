@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,3 +99,17 @@ def test_the_best_level_is_nearly_the_entropy(spread: float) -> None:
     if spread >= 1:
         entropy = 4096 * np.log2(spread * np.sqrt(2 * np.pi * np.e))
         assert integers.cost(values, family, level) < 1.03 * entropy + 100
+
+
+def test_nothing_is_made_for_more_values_than_the_code_can_hold() -> None:
+    """Of a few bytes that ask for 2^24 values."""
+    values = np.array([3, -4, 0, 0, 9])
+    kinds, counts = [(0, 20), (1, 41)], [2, 3]
+    code = integers.encode(values, *integers.spread(kinds, counts))
+    assert np.array_equal(integers.decode_runs(code, kinds, counts, "SRTU"), values)
+    tracemalloc.start()
+    with pytest.raises(FormatError) as caught:
+        integers.decode_runs(bytes(80), kinds, [1 << 23, 1 << 23], "SRTU")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.code == "rans-truncated" and most < 1 << 20

@@ -132,12 +132,6 @@ def test_progress_ends_with_the_last_step_and_a_time_budget_is_kept():
     assert result.seconds < 3 and result.steps < 10**6
 
 
-def test_candidate_factors_follow_the_shape():
-    assert plan.candidate_factors((1, 512, 512)) == [(1, 4, 4), (1, 2, 2), (1, 1, 1)]
-    assert (2, 4, 4) in plan.candidate_factors((28, 512, 512))
-    assert plan.candidate_factors((5, 6, 7)) == [(1, 1, 1)]
-
-
 def test_a_width_is_found_for_any_size():
     for size in (10, 1000, 40_000, 10**6, 10**9):
         width = plan.width_for(size, 4)
@@ -147,7 +141,7 @@ def test_a_width_is_found_for_any_size():
     )
 
 
-def test_factors_are_chosen_by_what_they_lose():
+def test_what_a_reduction_loses():
     y, x = np.mgrid[:32, :32]
     data = np.broadcast_to(1000 * ((x // 4 + y // 4) % 2), (16, 32, 32)).astype(np.int16)  # nothing along z
     span = (0.0, 1000.0)
@@ -156,7 +150,3 @@ def test_factors_are_chosen_by_what_they_lose():
     ]
     assert losses[0] > 2 * losses[1] and losses[3] < 1e-10
     assert losses[1] == pytest.approx(losses[2], rel=0.01)
-    settings = replace(QUICK, width=16, depth=2, steps=40)
-    assert plan.choose_factors(data, span, settings, None, CPU, least_psnr=60.0) == (1, 1, 1)
-    allowed = 10 * math.log10(1 / losses[1]) - 1
-    assert plan.choose_factors(data, span, settings, None, CPU, least_psnr=allowed) != (2, 4, 4)

@@ -364,6 +364,15 @@ def test_the_same_bytes_on_cuda(scan):
     assert np.array_equal(inrformat.decode(file, device="cuda").data, data)
 
 
+def test_a_context_model_needs_something_to_learn_from_and_an_end():
+    from inrformat.fit.context import train_context
+
+    with pytest.raises(errors.InputError, match="so few voxels"):
+        train_context([np.zeros((1, 1, 1), np.int16)], steps=3)
+    with pytest.raises(errors.UsageError, match="budget"):
+        train_context([noisy((4, 8, 8))], seconds=-1)
+
+
 def test_a_context_model_of_ones_own_is_stored_in_the_file(tmp_path):
     from inrformat.fit.context import train_context
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import inrformat
 from inrformat import Volume, errors
 from inrformat.fit import plan
+from inrformat.job import Job
 
 SHAPE = (12, 24, 20)
 
@@ -136,13 +139,41 @@ def test_a_psnr_is_reached_or_the_best_is_said(head, monkeypatch):
         inrformat.encode(head, psnr=90)
 
 
+def test_a_psnr_that_no_reduction_leaves(head):
+    with pytest.raises(errors.EncodeError, match=r"the reduction alone leaves \d+\.\d\d dB"):
+        inrformat.encode(head, psnr=90, factors=(2, 2, 2))
+
+
+def test_the_nearest_psnr_is_the_one_without_a_model_where_that_is_nearer():
+    def measure(attempt, model, promise):
+        return SimpleNamespace(psnr=48.0 if model else 62.0, psnr_lanczos=62.0)
+
+    def kept(attempt, model, measured):
+        raise errors.EncodeError(f"the nearest was {measured.psnr} dB")
+
+    job = SimpleNamespace(bricks=[], supported_model=lambda factors: "model", measure=measure, _kept=kept)
+    bar = SimpleNamespace(stage=lambda name: nullcontext())
+    with pytest.raises(errors.EncodeError, match=r"was 62\.0 dB"):
+        Job.finish(job, SimpleNamespace(factors=(1, 1, 1)), None, bar)
+
+
+def test_at_full_size_an_embedded_model_gives_the_grid_no_more_bytes(head):
+    plain, whole = (inrformat.encode(head, factors=(1, 1, 1), embed_sr=embed) for embed in (False, True))
+    with inrformat.open(whole) as file:
+        model = len(file.reader.read("SRMD"))
+    assert abs(len(whole) - len(plain) - model) < 100
+
+
 def test_a_model_in_the_file(head):
     """Embedded, the model is used from the file; a model that does not help is not used."""
     from inrformat.models import registry
 
     data = inrformat.encode(head, factors=(1, 2, 2), embed_sr=True)
     with inrformat.open(data) as file:
-        assert file.reader.has("SRMD") == (file.header.sr is not None)
+        assert file.reader.has("SRMD") and file.header.sr is not None
+        model = len(file.reader.read("SRMD"))
+    plain = inrformat.encode(head, factors=(1, 2, 2))
+    assert abs(len(data) - len(plain) - model) < 100
     useless = registry.load_model(
         registry.pack_model(
             registry.create_model("light"), name="noise", version=1, licence="CC0-1.0", trained_on="nothing"

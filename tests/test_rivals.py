@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import inrformat
@@ -45,8 +46,8 @@ def test_more_bytes_are_counted_against_a_grid_as_far_as_coding_makes_its_error(
 
 
 class Grids:
-    """A job whose grids have these (points, loss by reduction, by coding, error at full size), and a step if it
-    matters; notes the coded, and those that are to get latent models of their own."""
+    """A job whose grids have these (points, loss by reduction, by coding, error at full size), and a step and bytes
+    if they matter; notes the coded, and those that are to get latent models of their own."""
 
     settings, preset = SimpleNamespace(seconds=None), SimpleNamespace(trial=0.0, projections=0)
 
@@ -54,12 +55,13 @@ class Grids:
         self.all, self.coded, self.tuned = grids, [], []
 
     def grids(self, factors, projections):
-        for points, loss, coding, error, *step in self.all:
-            attempt = SimpleNamespace(size=1000.0, error=coding, whole=error, points=points)
+        for points, loss, coding, error, *rest in self.all:
+            step, size = (*rest, *(None, 1000.0)[len(rest) :])
+            attempt = SimpleNamespace(size=size, error=coding, whole=error, points=points)
 
             def of_size(size, first, close, attempt=attempt, step=step):
                 self.coded.append(attempt.points)
-                return (*step, first)[0], attempt
+                return step or first, attempt
 
             def tuned(step, size, *, first, points=points):
                 self.tuned.append(points)
@@ -102,6 +104,24 @@ def test_a_grid_whose_steps_are_too_fine_for_the_bytes_is_left_out(monkeypatch):
     leaping, finer = (100, 4.0, 8.0, 10.0, 3.0), (200, 4.0, 8.0, 12.0)
     assert taken(monkeypatch, leaping, finer) == (200, [100, 200])
     assert taken(monkeypatch, leaping) == (100, [100])
+
+
+def test_where_no_grid_fills_its_bytes_the_best_is_taken(monkeypatch):
+    coarse = (100, 4.0, 0.0, 10.0, 1.0, 300.0)
+    for loss, error, size, points in (
+        (0.0, 0.0, 600.0, 200),
+        (3.0, 10.0, 600.0, 100),  # it does no more
+        (0.0, 0.0, 2000.0, 100),  # it takes too many
+        (3.0, 11.0, 1000.0, 200),  # which it fills
+    ):
+        assert taken(monkeypatch, coarse, (200, loss, 0.0, error, 99.0, size)) == (points, [100, 200])
+
+
+def test_a_volume_of_next_to_nothing_is_exact():
+    volume = np.zeros((16, 48, 48), np.int16)
+    volume[5:7, 20:23, 30:33] = 1000
+    found = inrformat.info(inrformat.encode(volume, progress=False))
+    assert found.measured.psnr is None and found.bytes < 3000
 
 
 @pytest.mark.parametrize("again", [1005.0, 1100.0])

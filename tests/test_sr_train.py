@@ -1,5 +1,7 @@
 """Training a super-resolution model, in seconds."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,9 @@ def test_wrong_calls(volume):
         train_sr([volume])
     with pytest.raises(UsageError, match="budget"):
         train_sr([volume], steps=1, seconds=1)
+    for budget in ({"steps": -1}, {"steps": 0}, *({"seconds": s} for s in (-1, 0, math.inf, math.nan))):
+        with pytest.raises(UsageError, match="budget"):
+            train_sr([volume], **budget)
     with pytest.raises(UsageError, match="no volume"):
         train_sr([], steps=1)
     with pytest.raises(UsageError, match="unknown kind"):

@@ -22,6 +22,8 @@ Ints = npt.NDArray[np.integer[Any]]
 MOST_LOW_BITS = 16
 LEVELS = SCALES + 4 * MOST_LOW_BITS
 """Levels run from 0 to LEVELS - 1."""
+MOST_PER_BYTE = 2807
+"""A symbol takes more than 1/350 of a bit, and the states hold no more than what is coded."""
 
 
 def low_bits(levels: Ints) -> Ints:
@@ -48,6 +50,22 @@ def decode(data: bytes, levels: Ints, families: Ints, section: str) -> npt.NDArr
         values <<= bits
         values |= _unpack_bits(data[split:], bits, section)
     return values
+
+
+def spread(kinds: npt.ArrayLike, counts: Sequence[int]) -> tuple[Ints, Ints]:
+    """(levels, families) of the values of runs; `kinds`: each run's (family, level), `counts`: its length."""
+    each = np.asarray(kinds, np.int16).reshape(-1, 2)  # a file can ask for 2^24 of them
+    families, levels = np.repeat(each, counts, axis=0).T
+    return levels, families
+
+
+def decode_runs(
+    data: bytes, kinds: npt.ArrayLike, counts: Sequence[int], section: str
+) -> npt.NDArray[np.int64]:
+    """`decode` for runs (see `spread`); FormatError before anything is made for more than `data` can hold."""
+    if sum(counts) > MOST_PER_BYTE * len(data):
+        raise fail("rans-truncated", "an array is too short for its values", section=section)
+    return decode(data, *spread(kinds, counts), section)
 
 
 def _bit_places(bits: Ints) -> Iterator[tuple[int, Ints, Ints]]:

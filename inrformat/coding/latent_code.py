@@ -39,8 +39,6 @@ LENGTHS = struct.Struct("<IIII")
 OFFSET = 1 << 16
 """Added to latents, so that none is below zero."""
 LAPLACE = FAMILIES.index("laplace")
-MOST_PER_BYTE = 2807
-"""Values of an integer array for each of its bytes: see spec, "Integer arrays"."""
 BITS_PER_LANE = 2048
 """A lane costs about 16."""
 BIT = 0.115
@@ -197,12 +195,12 @@ def encode(
     counts = _packed_counts(writer.births)
     nothing = np.zeros(0, np.int64)  # a grid without levels has no classes
     gaps = np.concatenate([nothing, *(b.gaps for b in writer.births)])
-    levels = np.concatenate([nothing, *(np.full(len(b.gaps), b.level) for b in writer.births)])
+    kinds, numbers = [(LAPLACE, b.level) for b in writer.births], [len(b.gaps) for b in writer.births]
     sizes = np.concatenate([nothing, *(b.sizes for b in writer.births)]) - 1
     points = smooth.cpu().numpy().astype(np.int64).ravel()
     parts = [
         counts,
-        integers.encode(gaps, levels, np.full_like(levels, LAPLACE)) if len(gaps) else b"",
+        integers.encode(gaps, *integers.spread(kinds, numbers)) if len(gaps) else b"",
         _pack_alike(sizes) if len(sizes) else b"",
         _pack_alike(np.diff(points, prepend=0)),
     ]
@@ -247,9 +245,8 @@ def _births(counts: bytes, gaps: bytes, sizes: bytes, classes: Sequence[int]) ->
         if gaps or sizes:
             raise fail("bad-latents", "births that no class has", section=SECTION)
         return [_Births() for _ in classes]
-    _check_room(gaps, total)
-    every = np.repeat(np.array(levels), numbers)
-    distances = integers.decode(gaps, every, np.full_like(every, LAPLACE), SECTION)
+    kinds = [(LAPLACE, level) for level in levels]
+    distances = integers.decode_runs(gaps, kinds, numbers, SECTION)
     magnitudes = _unpack_alike(sizes, total) + 1
     if magnitudes.min() < 0 or magnitudes.max() > LARGEST_LATENT:
         raise fail("bad-latents", "a birth's magnitude is out of range", section=SECTION)
@@ -309,21 +306,12 @@ def _varint(number: int) -> bytes:
 
 def _pack_alike(values: Ints) -> bytes:
     """An array of values of one family and level, which come first."""
-    family, level = integers.best_level(values)
-    every = np.full(len(values), level)
-    return bytes([family, level]) + integers.encode(values, every, np.full_like(every, family))
+    kind = integers.best_level(values)
+    return bytes(kind) + integers.encode(values, *integers.spread(kind, [len(values)]))
 
 
 def _unpack_alike(data: bytes, count: int) -> Ints:
     """What `_pack_alike` was given; FormatError."""
     if len(data) < 2 or data[0] >= len(FAMILIES) or data[1] >= integers.LEVELS:
         raise fail("bad-latents", "an array has an unknown family or level", section=SECTION)
-    _check_room(data, count)
-    family, level = np.full((2, count), np.frombuffer(data, np.uint8, 2)[:, None], np.int64)
-    return integers.decode(data[2:], level, family, SECTION)
-
-
-def _check_room(data: bytes, count: int) -> None:
-    """FormatError if an integer array is too short for so many values: before anything is made for them."""
-    if count > MOST_PER_BYTE * len(data):
-        raise fail("rans-truncated", "an array is too short for its values", section=SECTION)
+    return integers.decode_runs(data[2:], list(data[:2]), [count], SECTION)

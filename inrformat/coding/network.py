@@ -113,9 +113,9 @@ def pack(network: Network) -> bytes:
         ],
     }
     values = np.concatenate([part for w, b in _arrays(network) for part in (w.ravel(), b)])
-    families, levels = _spread(network.width, network.depth, kinds)
     head = records.pack(record)
-    return _LENGTH.pack(len(head)) + head + integers.encode(values, levels, families)
+    spread = integers.spread(kinds, counts(network.width, network.depth))
+    return _LENGTH.pack(len(head)) + head + integers.encode(values, *spread)
 
 
 def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Network:
@@ -134,8 +134,8 @@ def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Network:
         raise fields.error("too-many-parameters", message)
     entries = [_Entry.read(entry) for entry in fields.take_list("layers", depth + 1, depth + 1)]
     fields.done()
-    families, levels = _spread(width, depth, [(entry.weights, entry.biases) for entry in entries])
-    values = integers.decode(data[end:], levels, families, SECTION)
+    kinds = [(entry.weights, entry.biases) for entry in entries]
+    values = integers.decode_runs(data[end:], kinds, counts(width, depth), SECTION)
     layers, at = [], 0
     for (rows, inputs), entry in zip(shapes(width, depth), entries, strict=True):
         weights = values[at : at + rows * inputs].reshape(rows, inputs)
@@ -197,10 +197,6 @@ def _arrays(network: Network) -> list[tuple[Ints, Ints]]:
     return [(layer.weights, layer.bias) for layer in network.layers]
 
 
-def _spread(
-    width: int, depth: int, kinds: list[tuple[tuple[int, int], tuple[int, int]]]
-) -> tuple[Ints, Ints]:
-    """Every parameter's family and level, in coding order: a layer's weights, then its biases."""
-    counts = [count for rows, inputs in shapes(width, depth) for count in (rows * inputs, rows)]
-    each = np.array([kind for pair in kinds for kind in pair], np.int16)  # a file can ask for 2^24 of them
-    return np.repeat(each[:, 0], counts), np.repeat(each[:, 1], counts)
+def counts(width: int, depth: int) -> list[int]:
+    """How many numbers there are of each kind, in coding order: a layer's weights, then its biases."""
+    return [count for rows, inputs in shapes(width, depth) for count in (rows * inputs, rows)]

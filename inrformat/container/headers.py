@@ -493,9 +493,15 @@ def _tensor(fields: Fields, entry: Any) -> TensorInfo:
     return TensorInfo(name, dtype, tuple(inner.int_of("shape", n, 1, 2**31 - 1) for n in shape))
 
 
+RATIO_TOLERANCE = 0.05
+"""By which share a file may miss the ratio that it promises, either way."""
+PSNR_TOLERANCE, PSNR_SLACK = 0.2, 0.01
+"""dB by which a file may exceed the PSNR that it promises, or miss it."""
+
+
 @dataclass(frozen=True)
 class Promise:
-    """What the encoder was asked to reach: `ratio` and `psnr` at least, `max_error` at most `value`."""
+    """What the encoder was asked to reach: a `ratio` or `psnr`, about; a `max_error` of at most `value`."""
 
     kind: str
     value: float

@@ -8,7 +8,6 @@ The loss is the number of bits, of the distributions that the format's bank roun
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from ..errors import InputError, UsageError
 from ..models.context import NETWORKS, ContextModel, network_of
 from ..models.integers import LARGEST_WEIGHT, OUTPUTS, PARTS, SCALE, UNIT
 from ..volume import Volume
+from .budget import Budget
 
 HIDDEN = (96, 32)
 PIECE = (32, 64, 64)
@@ -193,8 +193,7 @@ def train_context(
     augment         also learn from pieces that were rescaled, made noisier and turned.
     errors          the bounds |x - x'| that pieces are coded with; 0 is lossless.
     """
-    if (steps is None) == (seconds is None):
-        raise UsageError("give the budget as steps or as seconds, one of them")
+    budget = Budget(steps, seconds)
     if not volumes:
         raise UsageError("there is no volume to train on")
     pieces = _Pieces([_array(v) for v in volumes], seed, augment, errors)
@@ -206,22 +205,24 @@ def train_context(
             network.load(*(start.weights[f"{where}.{kind}.{part}"] for part in PARTS))
     pools = [Pool(size) for size in sizes]
     optimizers = [optimizers_of(n) for n in networks]
-    mean, step, done, began = 0.0, 0, 0.0, time.monotonic()
+    mean, step, done = 0.0, 0, 0.0
     while done < 1.0:
         if step % STEPS_PER_PIECE == 0:
             model = frozen(networks)
             for _ in range(FIRST_PIECES if step == 0 else 1):
                 for which, seen in pieces.look(model):
                     pools[which].add(seen)
+            if not any(pool.count for pool in pools):
+                raise InputError("volumes of so few voxels have nothing to train on")
         which = _draw(pools, generator)
         loss = learn(
             networks[which], pools[which], optimizers[which], rate_at(done, start is not None), generator
         )
         step += 1
         mean += (loss - mean) * max(0.002, 1 / step)
-        done = step / steps if steps else (time.monotonic() - began) / (seconds or 1.0)
+        done = budget.used(step)
         if progress is not None:
-            progress(TrainProgress(step, min(done, 1.0), mean))
+            progress(TrainProgress(step, done, mean))
     return frozen(networks)
 
 

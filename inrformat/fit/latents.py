@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from ..coding import latent_code
 from ..coding.latents import LARGEST_LATENT, Forecast, Places, Pyramid, inputs, to_finer, walk
 from ..coding.network import CODE_BITS
 from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
-from ..errors import UsageError
 from ..models.integers import OUTPUTS, PARTS
 from ..models.latents import SHIFTS, LatentModel
+from .budget import Budget
 from .context import FloatNetwork, Pool, Seen, TrainProgress, bits, learn, optimizers_of, rate_at, rounded
 
 LIKELY = 0.62
@@ -329,8 +328,7 @@ def train_latents(
     start   a model to go on from: latents are then chosen by what they cost in what it has become, as an
             encoder does.
     """
-    if (steps is None) == (seconds is None):
-        raise UsageError("give the budget as steps or as seconds, one of them")
+    budget = Budget(steps, seconds)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     pieces = _Pieces(grids, seed)
@@ -342,7 +340,7 @@ def train_latents(
             network.load(first, second, np.pad(last, ((0, rows - len(last)), (0, 0))))
     pools = [Pool(inputs(p), 7) for p in PATTERNS]
     optimizers = [optimizers_of(n) for n in networks]
-    mean, step, began, done = 0.0, 0, time.monotonic(), 0.0
+    mean, step, done = 0.0, 0, 0.0
     worker = ThreadPoolExecutor(1)
     try:  # the next piece is coded while the last ones are learned
         following = [worker.submit(pieces.look, start) for _ in range(FIRST_PIECES)]
@@ -357,9 +355,9 @@ def train_latents(
             loss = learn(networks[which], pools[which], optimizers[which], rates, generator, cost)
             step += 1
             mean += (loss - mean) * max(0.002, 1 / step)
-            done = step / steps if steps else (time.monotonic() - began) / (seconds or 1.0)
+            done = budget.used(step)
             if progress is not None:
-                progress(TrainProgress(step, min(done, 1.0), mean))
+                progress(TrainProgress(step, done, mean))
     finally:
         worker.shutdown(cancel_futures=True)
     return _frozen(networks)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,21 +16,13 @@ from ..models.sr import SRModel, super_resolve
 from ..resample import Shape, downsample, lr_shape
 from ..volume import Array
 from .projection import SLICES, projected
-from .train import HELD_VALUES, FitProgress, FitSettings, fit
+from .train import HELD_VALUES, FitSettings
 
 BITS_PER_WEIGHT = 4.8
 """What a weight takes where rounding costs about as much as the fit's own error; measured on CT and MR."""
 NARROWEST = 8
-PROBE_STEPS, PROBE_SHARE = 80, 20
-"""A probe takes one step for each 20 of the fit, and at least 80."""
-PROBE_EXPONENT = 0.8
-"""The squared error falls about so with the number of steps; measured on a CT: 1.1 on its coarsest grid."""
-WORTHWHILE = 0.9
-"""A finer grid is taken where its error is expected to be less than this part of a coarser one's."""
 SMALL = 1 << 22
 """Voxels below which a super-resolution model is adapted in fewer steps."""
-MOST_WORK = 1 << 39
-"""Multiply-adds to decode an LR grid, at most, where there is a choice: some seconds on two cores."""
 SAMPLE_SLABS = 3
 
 
@@ -38,7 +30,7 @@ SAMPLE_SLABS = 3
 class Preset:
     """Effort, and the bytes that a volume gets when nobody names a target: bytes * (voxels / 2^18)^growth.
 
-    base     what holds the LR grid: "latents", or "siren".
+    base     what holds the LR grid: "latents", or "siren"; `factors` are those of a SIREN's.
     projections, corrections   how often the LR grid of latents is brought closer at full size, before it is
              coded and after it was; see fit.projection.
     latents  steps in which the latent model is fitted to the volume, or none; see fit.latent_tuning.
@@ -50,7 +42,7 @@ class Preset:
     settings: FitSettings
     bytes: float
     growth: float
-    factors: Shape | None = None
+    factors: Shape = (1, 1, 1)
     base: str = "latents"
     projections: int = 0
     corrections: int = 0
@@ -114,17 +106,6 @@ def width_for(size: float, depth: int) -> int:
     return nearest
 
 
-def candidate_factors(shape: Sequence[int]) -> list[Shape]:
-    """From the coarsest LR grid to the finest: in-plane factors of 4, 2 and 1, and no larger ones along z."""
-    found = set()
-    for f in (1, 2, 4):
-        for fz in (1, 2, 4):
-            if fz <= f:
-                z, y, x = (min(k, _largest_factor(n)) for k, n in zip((fz, f, f), shape, strict=True))
-                found.add((z, y, x))
-    return sorted(found, key=lambda k: (-math.prod(k), k))
-
-
 def _largest_factor(n: int) -> int:
     """An axis keeps at least 8 voxels."""
     return 4 if n >= 32 else 2 if n >= 16 else 1
@@ -138,44 +119,6 @@ def latent_factors(shape: Sequence[int]) -> list[Shape]:
         if (z, y, x) not in found:
             found.append((z, y, x))
     return found
-
-
-def choose_factors(
-    data: Array,
-    span: tuple[float, float],
-    settings: FitSettings,
-    model: SRModel | None,
-    device: torch.device,
-    least_psnr: float | None = None,
-    progress: Callable[[FitProgress], None] | None = None,
-) -> Shape:
-    """The factors that promise the least error at full size for this network and effort.
-
-    Measured for each candidate: what downsampling alone loses, on a sample of slabs, and how well a short fit
-    of the network does on the LR grid. From the coarsest grid on, until a finer one does worse. `least_psnr`
-    (dB): candidates whose downsampling alone loses more are left out, unless all do.
-    """
-    work = parameter_count(settings.width, settings.depth)
-    candidates = candidate_factors(data.shape)
-    quick = [k for k in candidates if work * math.prod(lr_shape(data.shape, k)) <= MOST_WORK]
-    candidates = quick or candidates[:1]
-    losses = {k: resampling_loss(data, span, k, model, device) for k in candidates}
-    if least_psnr is not None:
-        allowed = [k for k in candidates if losses[k] < 10 ** (-least_psnr / 10)]
-        candidates = allowed or candidates[-1:]
-    best, least = candidates[0], math.inf
-    steps = max(PROBE_STEPS, settings.steps // PROBE_SHARE)
-    probe = replace(settings, steps=steps, seconds=None, target_bytes=None)
-    shrink = min(1.0, steps / settings.steps) ** PROBE_EXPONENT
-    for factors in candidates if len(candidates) > 1 else []:
-        if losses[factors] >= WORTHWHILE * least:
-            continue
-        result = fit(normalised_grid(data, span, factors, device), probe, device, progress)
-        error = losses[factors] + shrink * 10 ** (-result.history[-1][1] / 10)
-        if error >= WORTHWHILE * least:
-            break
-        best, least = factors, error
-    return best
 
 
 def normalised_grid(data: Array, span: tuple[float, float], factors: Shape, device: torch.device) -> Tensor:

@@ -182,7 +182,8 @@ def pack_centres(model: ContextModel) -> bytes:
         kinds.append((len(taps) > 0, centre.fine, *(integers.best_level(taps) if len(taps) else (0, 0))))
         values.append(taps)
     table = np.array(kinds, np.uint8)
-    return table.tobytes() + integers.encode(np.concatenate(values), *_kinds_of_taps(table))
+    spread = integers.spread(table[:, 2:], [len(taps) for taps in values])
+    return table.tobytes() + integers.encode(np.concatenate(values), *spread)
 
 
 def apply_centres(model: ContextModel, data: bytes) -> ContextModel:
@@ -195,26 +196,17 @@ def apply_centres(model: ContextModel, data: bytes) -> ContextModel:
         kinds[:, 0] == 0, 2:
     ].any():
         raise fail("out-of-range", "a centre has an unknown kind, precision, family or level", section="PRED")
-    values = integers.decode(data[end:], *_kinds_of_taps(kinds), "PRED")
-    if len(values) and np.abs(values).max() > LARGEST_TAP:
-        raise fail("out-of-range", "a linear predictor's weights are too large to be exact", section="PRED")
-    centres, at = [], 0
-    for (_, kind), (has, fine, *_) in zip(NETWORKS, kinds.tolist(), strict=True):
-        count = len(lattice.taps(kind)) * has
-        centres.append(Centre(fine, tuple(values[at : at + count].tolist()) if has else None))
-        at += count
-    return model.centred(centres)
-
-
-def _kinds_of_taps(
-    kinds: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The level and the family of every tap's weight."""
     counts = [
         len(lattice.taps(kind)) * has for (_, kind), has in zip(NETWORKS, kinds[:, 0].tolist(), strict=True)
     ]
-    families, levels = np.repeat(kinds[:, 2:].astype(np.int64), counts, axis=0).T
-    return levels, families
+    values = integers.decode_runs(data[end:], kinds[:, 2:], counts, "PRED")
+    if len(values) and np.abs(values).max() > LARGEST_TAP:
+        raise fail("out-of-range", "a linear predictor's weights are too large to be exact", section="PRED")
+    centres, at = [], 0
+    for count, (has, fine, *_) in zip(counts, kinds.tolist(), strict=True):
+        centres.append(Centre(fine, tuple(values[at : at + count].tolist()) if has else None))
+        at += count
+    return model.centred(centres)
 
 
 def pack_changes(model: ContextModel, changed: ContextModel) -> bytes:
@@ -223,8 +215,8 @@ def pack_changes(model: ContextModel, changed: ContextModel) -> bytes:
     shifts = [_shift(change) for change in changes]
     values = [change >> shift for change, shift in zip(changes, shifts, strict=True)]
     kinds = np.array([[*integers.best_level(v), s] for v, s in zip(values, shifts, strict=True)], np.uint8)
-    families, levels = _kinds_of_weights(kinds, model)
-    return kinds.tobytes() + integers.encode(np.concatenate(values), levels, families)
+    spread = integers.spread(kinds[:, :2], [len(own) for own in values])
+    return kinds.tobytes() + integers.encode(np.concatenate(values), *spread)
 
 
 def _shift(change: npt.NDArray[np.int64]) -> int:
@@ -241,8 +233,8 @@ def apply_changes(model: ContextModel, data: bytes) -> ContextModel:
     kinds = np.frombuffer(data, np.uint8, end).reshape(-1, 3)
     if (kinds >= [len(FAMILIES), integers.LEVELS, MOST_SHIFT + 1]).any():
         raise fail("out-of-range", "a layer's changes have an unknown family, level or shift", section="TUNE")
-    families, levels = _kinds_of_weights(kinds, model)
-    values = integers.decode(data[end:], levels, families, "TUNE")
+    sizes = [model.weights[name].size for name in LAYERS]
+    values = integers.decode_runs(data[end:], kinds[:, :2], sizes, "TUNE")
     weights, at = dict(model.weights), 0
     for name, shift in zip(LAYERS, kinds[:, 2].tolist(), strict=True):
         layer = weights[name]
@@ -253,15 +245,6 @@ def apply_changes(model: ContextModel, data: bytes) -> ContextModel:
         weights[name] = total.astype(np.int16)
     model.check(weights, "TUNE")
     return model.changed(weights)
-
-
-def _kinds_of_weights(
-    kinds: npt.NDArray[np.uint8], model: ContextModel
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The family and the level of every weight."""
-    sizes = [model.weights[name].size for name in LAYERS]
-    families, levels = np.repeat(kinds[:, :2].astype(np.int64), sizes, axis=0).T
-    return families, levels
 
 
 def pack_zones(model: ContextModel) -> bytes:
@@ -275,9 +258,9 @@ def pack_zones(model: ContextModel) -> bytes:
         for name in ZONED
     ]
     kinds = np.array([integers.best_level(change) for change in changes], np.uint8)
-    families, levels = np.repeat(kinds.astype(np.int64), [len(change) for change in changes], axis=0).T
+    spread = integers.spread(kinds, [len(change) for change in changes])
     head = bytes([count, *sets.shape]) + sets.tobytes() + kinds.tobytes()
-    return head + integers.encode(np.concatenate(changes), levels, families)
+    return head + integers.encode(np.concatenate(changes), *spread)
 
 
 def apply_zones(model: ContextModel, data: bytes, shape: Shape) -> ContextModel:
@@ -297,8 +280,7 @@ def apply_zones(model: ContextModel, data: bytes, shape: Shape) -> ContextModel:
         raise fail("out-of-range", "a zone or a layer has an unknown set, family or level", section="ZONE")
     before = [model.weights[name].astype(np.int64) for name in ZONED]
     sizes = [layer.size for layer in before] * count
-    families, levels = np.repeat(kinds.astype(np.int64), sizes, axis=0).T
-    values = np.split(integers.decode(data[end:], levels, families, "ZONE"), np.cumsum(sizes)[:-1])
+    values = np.split(integers.decode_runs(data[end:], kinds, sizes, "ZONE"), np.cumsum(sizes)[:-1])
     layers = {}
     for number, (name, layer) in enumerate(zip(ZONED, before, strict=True)):
         every = layer + np.stack([change.reshape(layer.shape) for change in values[number :: len(ZONED)]])

@@ -37,11 +37,10 @@ def pack(model: LatentModel, changes: Changes) -> bytes:
     ranks = dict.fromkeys(model.networks_of, 0)
     ranks |= {name: max(len(right) for _, right in layers.values()) for name, layers in changes.items()}
     matrices = [m.ravel() for name in ranks if name in changes for part in PARTS for m in changes[name][part]]
-    levels = [integers.best_level(matrix, [LAPLACE])[1] for matrix in matrices]
-    every = np.repeat(np.array(levels, np.int64), [len(matrix) for matrix in matrices])
+    kinds = [integers.best_level(matrix, [LAPLACE]) for matrix in matrices]
     values = np.concatenate([np.zeros(0, np.int64), *matrices])
-    code = integers.encode(values, every, np.full_like(every, LAPLACE))
-    return bytes([*ranks.values(), *levels]) + code
+    code = integers.encode(values, *integers.spread(kinds, [len(matrix) for matrix in matrices]))
+    return bytes([*ranks.values(), *(level for _, level in kinds)]) + code
 
 
 def apply(model: LatentModel, data: bytes) -> LatentModel:
@@ -51,14 +50,13 @@ def apply(model: LatentModel, data: bytes) -> LatentModel:
     end = len(names) + 2 * len(PARTS) * int(np.count_nonzero(ranks))
     if len(ranks) < len(names) or len(data) < end:
         raise fail("network-truncated", "the section ends before its levels do", section=SECTION)
-    levels = np.frombuffer(data[len(names) : end], np.uint8).astype(np.int64)
-    if ranks.max() > MOST_RANK or levels.max(initial=0) >= integers.LEVELS:
+    levels = list(data[len(names) : end])
+    if ranks.max() > MOST_RANK or max(levels, default=0) >= integers.LEVELS:
         message = "a network has an unknown rank, or a matrix an unknown level"
         raise fail("out-of-range", message, section=SECTION)
     shapes = list(_shapes(model, dict(zip(names, ranks.tolist(), strict=True))))
-    sizes = np.array([rows * columns for _, pair in shapes for rows, columns in pair], np.int64)
-    every = np.repeat(levels, sizes)
-    values = integers.decode(data[end:], every, np.full_like(every, LAPLACE), SECTION)
+    sizes = [rows * columns for _, pair in shapes for rows, columns in pair]
+    values = integers.decode_runs(data[end:], [(LAPLACE, level) for level in levels], sizes, SECTION)
     weights, matrices = dict(model.weights), iter(np.split(values, np.cumsum(sizes)[:-1]))
     for name, (left, right) in shapes:
         total = weights[name] + next(matrices).reshape(left) @ next(matrices).reshape(right)

@@ -57,8 +57,8 @@ def pack(model: SRModel, changes: Mapping[str, Change]) -> bytes:
         kinds.append([change.rank, change.exponent, *chosen[0], *chosen[1]])
         values += parts
     table = np.array(kinds, np.uint8)
-    families, levels = _spread(table, [shape for _, shape in _tensors(model)])
-    return table.tobytes() + integers.encode(np.concatenate(values), levels, families)
+    spread = integers.spread(*runs(table, [shape for _, shape in _tensors(model)]))
+    return table.tobytes() + integers.encode(np.concatenate(values), *spread)
 
 
 def apply(model: SRModel, data: bytes) -> SRModel:
@@ -70,8 +70,7 @@ def apply(model: SRModel, data: bytes) -> SRModel:
     kinds = np.frombuffer(data, np.uint8, end).reshape(-1, KIND_BYTES)
     shapes = [shape for _, shape in tensors]
     _check(kinds, shapes)
-    families, levels = _spread(kinds, shapes)
-    values = integers.decode(data[end:], levels, families, SECTION)
+    values = integers.decode_runs(data[end:], *runs(kinds, shapes), SECTION)
     if np.abs(values).max(initial=0) > LARGEST:
         raise fail("out-of-range", "a change is too large", section=SECTION)
     tuned, at = deepcopy(model), 0
@@ -112,12 +111,13 @@ def _check(kinds: npt.NDArray[np.uint8], shapes: Sequence[tuple[int, ...]]) -> N
             raise fail("out-of-range", message, section=SECTION)
 
 
-def _spread(kinds: npt.NDArray[np.uint8], shapes: Sequence[tuple[int, ...]]) -> tuple[Ints, Ints]:
-    """The family and the level of every number."""
+def runs(
+    kinds: npt.NDArray[np.uint8], shapes: Sequence[tuple[int, ...]]
+) -> tuple[list[list[int]], list[int]]:
+    """The (family, level) of every matrix, and how many numbers it has."""
     each, counts = [], []
     for kind, shape in zip(kinds.tolist(), shapes, strict=True):
         for part, (rows, columns) in enumerate(_matrices(shape, kind[0])):
             each.append(kind[2 + 2 * part : 4 + 2 * part])
             counts.append(rows * columns)
-    families, levels = np.repeat(np.array(each, np.int64), counts, axis=0).T
-    return families, levels
+    return each, counts
