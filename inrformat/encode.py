@@ -174,8 +174,11 @@ def _prepare(volume: Any, fill: float | None) -> Volume:
     return result
 
 
-def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> Attempt:
-    """The grid of that many bytes that promises the least error at full size, and a model adapted to it."""
+def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar, counted: int = 0) -> Attempt:
+    """The grid of that many bytes that promises the least error at full size, and a model adapted to it.
+
+    counted  bytes that were taken off before for an embedded model.
+    """
     from .fit.latents import FIRST_STEP
 
     found: list[Coded] = []
@@ -186,7 +189,7 @@ def _latents_of_size(job: Job, size: float, factors: Shape | None, bar: Bar) -> 
         expected = grid.loss + coding * finer**ERROR_GROWTH
         if found and expected >= HOPELESS * min(coded.expected for coded in found):
             continue
-        room = job.room(size, grid.factors)
+        room = job.room(size, grid.factors, counted)
         with bar.stage("coding"):
             step, attempt = grid.of_size(room, max(step, FIRST_STEP / 30), ROUGH)
             error = job.squared_error(attempt, job.supported_model(grid.factors), sample=True)
@@ -412,11 +415,10 @@ def _reach_ratio(job: Job, ratio: float, factors: Shape | None, bar: Bar) -> byt
             f"a ratio of about {best:.3g} can be reached"
         )
     if job.latents:
-        if job.embed_sr and True in job.models:
-            job.counted = len(job.models[True].file or b"")
-        attempt = _latents_of_size(job, raw / ratio - overhead, factors, bar)
+        counted = len(job.models[True].file or b"") if job.embed_sr and True in job.models else 0
+        attempt = _latents_of_size(job, raw / ratio - overhead, factors, bar, counted)
         if overhead - without > RATIO_TOLERANCE / 2 * raw / ratio and job.best_model(attempt) is None:
-            job.models, job.counted = {}, 0  # it does not help, and leaves room for more
+            job.models = {}  # it does not help, and leaves room for more
             attempt = _latents_of_size(job, raw / ratio - without, factors, bar)
         return job.finish(attempt, Promise("ratio", ratio), bar)
     attempt = job.fit(raw / ratio - overhead, factors, bar)

@@ -117,8 +117,6 @@ class Job:
 
     models: dict[bool, SRModel]
     """Super-resolution, by whether the grid is smaller than the volume; if not, it undoes what coding did."""
-    counted: int = 0
-    """Bytes of an embedded model that were taken off before a size was named."""
 
     def __init__(
         self,
@@ -279,10 +277,13 @@ class Job:
         model = self.supported_model(factors)
         return 0 if model is not None and model.whole_slices else self.preset.corrections
 
-    def room(self, size: float, factors: Shape) -> float:
-        """What is left of `size` bytes for such a grid: more, where the model that it embeds is smaller."""
-        model = self.supported_model(factors) if self.counted else None
-        return size + self.counted - len(model.file or b"" if model else b"")
+    def room(self, size: float, factors: Shape, counted: int) -> float:
+        """What is left for such a grid of `size` bytes, of which `counted` are off for an embedded model.
+
+        More, where the model of these factors is smaller.
+        """
+        model = self.supported_model(factors) if counted else None
+        return size + counted - len(model.file or b"" if model else b"")
 
     def adapted(self, attempt: Attempt, size: float, bar: Bar, share: float = 1.0) -> Attempt:
         """With a super-resolution model fitted to the volume, if the preset and `size` (bytes) allow it.

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import InputError, UsageError
-from .fit.budget import Budget
+from .fit.budget import Budget, one_of
 from .fit.latents import by_latents
 from .models.registry import create_model
 from .models.sr import SRModel, fast_dtype, super_resolve
@@ -89,7 +89,7 @@ def train_sr(
     patch       LR voxels per axis that a block predicts.
     validation  volumes to measure at the end (never trained on): see TrainProgress.gains.
     """
-    budget = Budget(steps, seconds)
+    budget = one_of(steps, seconds)
     arrays = [_array(v) for v in volumes]
     ranges = [(float(a.min()), float(a.max())) for a in arrays]
     if not arrays:

@@ -69,7 +69,7 @@ class Grids:
 
             yield SimpleNamespace(factors=None, lr_shape=(points,), loss=loss, of_size=of_size, tuned=tuned)
 
-    def room(self, size, factors):
+    def room(self, size, factors, counted):
         return size
 
     def supported_model(self, factors):

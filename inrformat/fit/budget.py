@@ -1,4 +1,4 @@
-"""How long a model is trained: so many steps, or so many seconds."""
+"""How long something is fitted: so many steps, so many seconds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from ..errors import UsageError
 
 
 class Budget:
-    """One of the two; UsageError unless it is more than nothing, and ends. Seconds count from here on."""
+    """Steps, and seconds from here on; what is used up first ends it."""
 
-    def __init__(self, steps: int | None = None, seconds: float | None = None) -> None:
-        if (steps is None) == (seconds is None):
-            raise UsageError("give the budget as steps or as seconds, one of them")
-        self.steps, self.seconds, self.began = steps, seconds or 0.0, time.monotonic()
-        whole, unit = (self.seconds, "seconds") if steps is None else (steps, "steps")
-        if not 0 < whole < math.inf:
-            raise UsageError(f"a budget is more than 0 {unit}, and ends; not {whole}")
+    def __init__(self, steps: float = math.inf, seconds: float = math.inf) -> None:
+        self.steps, self.seconds, self.began = steps, seconds, time.monotonic()
 
     def used(self, step: int) -> float:
         """Its share after so many steps, 1 at the most."""
-        if self.steps is not None:
-            return min(1.0, step / self.steps)
-        return min(1.0, (time.monotonic() - self.began) / self.seconds)
+        return min(1.0, max(step / self.steps, (time.monotonic() - self.began) / self.seconds))
+
+
+def one_of(steps: int | None, seconds: float | None) -> Budget:
+    """The budget of which one is given; UsageError unless it is more than nothing, and ends."""
+    if (steps is None) == (seconds is None):
+        raise UsageError("give the budget as steps or as seconds, one of them")
+    for whole, unit in ((steps, "steps"), (seconds, "seconds")):
+        if whole is not None and not 0 < whole < math.inf:
+            raise UsageError(f"a budget is more than 0 {unit}, and ends; not {whole}")
+    return Budget(steps or math.inf, seconds or math.inf)

@@ -24,7 +24,7 @@ from ..errors import InputError, UsageError
 from ..models.context import NETWORKS, ContextModel, network_of
 from ..models.integers import LARGEST_WEIGHT, OUTPUTS, PARTS, SCALE, UNIT
 from ..volume import Volume
-from .budget import Budget
+from .budget import one_of
 
 HIDDEN = (96, 32)
 PIECE = (32, 64, 64)
@@ -193,7 +193,7 @@ def train_context(
     augment         also learn from pieces that were rescaled, made noisier and turned.
     errors          the bounds |x - x'| that pieces are coded with; 0 is lossless.
     """
-    budget = Budget(steps, seconds)
+    budget = one_of(steps, seconds)
     if not volumes:
         raise UsageError("there is no volume to train on")
     pieces = _Pieces([_array(v) for v in volumes], seed, augment, errors)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from ..models.integers import PARTS, SCALE
 from ..models.latent_changes import MOST_RANK, Product, apply, pack, rank_of
 from ..models.latents import LatentModel
 from ..parallel import map_on_cores
+from .budget import Budget
 from .changes import bits, rounded
 from .context import Seen, outputs_of
 from .latents import Latents, Recorder, cost
@@ -125,7 +125,7 @@ def _fit(
     optimizer = torch.optim.Adam(numbers.free, lr=RATE, betas=(0.9, 0.98))
     generator = torch.Generator().manual_seed(seed)
     points = float(seen.targets[:, -1].sum(dtype=torch.float64))
-    began, step, done = time.monotonic(), 0, 0.0
+    budget, step, done = Budget(steps, seconds), 0, 0.0
     while done < 1 and not stop.is_set():
         optimizer.param_groups[0]["lr"] = RATE * min(done / WARM, 1.0) * (1 + math.cos(math.pi * done)) / 2
         at = torch.randint(len(seen.targets), (BATCH,), generator=generator).to(seen.targets.device)
@@ -136,7 +136,7 @@ def _fit(
         torch.autograd.backward(loss)
         optimizer.step()
         step += 1
-        done = max(step / steps, (time.monotonic() - began) / seconds)
+        done = budget.used(step)
     products = numbers.products()
     after = _total(numbers.weights(), seen) + 8 * OWN_BYTES
     after += sum(

@@ -19,7 +19,7 @@ from ..coding.network import CODE_BITS
 from ..coding.wavelet import PATTERNS, forward, gain, halving, inverse
 from ..models.integers import OUTPUTS, PARTS
 from ..models.latents import SHIFTS, LatentModel
-from .budget import Budget
+from .budget import one_of
 from .context import FloatNetwork, Pool, Seen, TrainProgress, bits, learn, optimizers_of, rate_at, rounded
 
 LIKELY = 0.62
@@ -328,7 +328,7 @@ def train_latents(
     start   a model to go on from: latents are then chosen by what they cost in what it has become, as an
             encoder does.
     """
-    budget = Budget(steps, seconds)
+    budget = one_of(steps, seconds)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     pieces = _Pieces(grids, seed)

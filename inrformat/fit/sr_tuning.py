@@ -8,7 +8,6 @@ the loss, beside the error that they save.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from ..models.sr import SRModel, block_of, fast_dtype
 from ..models.sr_changes import LARGEST, MOST_RANK, Change, pack
 from ..resample import Shape, upsample
 from ..volume import Array
+from .budget import Budget
 from .changes import bits, rounded
 
 EXPONENT, FACTOR_EXPONENT = 8, 11
@@ -93,7 +93,7 @@ def tune(
 
     with torch.no_grad():
         before = max(float(sum(error() for _ in range(FIRST))) / FIRST, 1e-12)
-    began, step, done = time.monotonic(), 0, 0.0
+    budget, step, done = Budget(steps, seconds), 0, 0.0
     while done < 1:
         optimizer.param_groups[0]["lr"] = RATE * 2**EXPONENT * _rate(done)
         loss = error() / before + WORTH / (8 * target.size) * bits(numbers.free.values())
@@ -101,9 +101,9 @@ def tune(
         torch.autograd.backward(loss)
         optimizer.step()
         step += 1
-        done = max(step / steps, (time.monotonic() - began) / seconds)
+        done = budget.used(step)
         if progress is not None:
-            progress(min(done, 1.0))
+            progress(done)
     return pack(model, numbers.changes())
 
 
