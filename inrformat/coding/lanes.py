@@ -22,7 +22,7 @@ LOW = 1 << 16
 WORD = 16
 MOST_LANES = 256
 FEW_LANES = 64
-"""A vector operation over fewer takes longer than that many symbols do one by one."""
+"""A vector operation over fewer takes longer than that many symbols do one by one: to start it, on a GPU."""
 
 
 def lanes_for(voxels: int) -> int:
@@ -110,7 +110,7 @@ class Decoder:
 
     def decode(self, tables: torch.Tensor, bottoms: torch.Tensor) -> torch.Tensor:
         """The columns (bricks, n) of a class's symbols, for the rows and bottoms that they were coded by."""
-        if len(tables) == 1 and self._states.shape[1] <= FEW_LANES and tables.device.type == "cpu":
+        if len(tables) == 1 and self._states.shape[1] <= FEW_LANES:
             return self._decode_few(tables, bottoms)
         _, _, edges = _bank(tables.device)
         pairs = _pairs(tables.device)
@@ -143,7 +143,7 @@ class Decoder:
         return torch.where(columns == mixtures.ESCAPE, columns, torch.maximum(columns, bottoms))
 
     def _decode_few(self, tables: torch.Tensor, bottoms: torch.Tensor) -> torch.Tensor:
-        """The same of one brick, one symbol after the other."""
+        """The same of one brick, one symbol after the other, on the CPU."""
         if self._list is None:
             self._list = self._words[0].tolist()
         states, words, used = self._states[0].tolist(), self._list, int(self._used[0])
@@ -165,7 +165,7 @@ class Decoder:
         self._states[0] = torch.tensor(states)
         self._used[0] = used
         self.wrong |= self._used > self._counts
-        return torch.tensor([columns])
+        return torch.tensor([columns], device=tables.device)
 
     def finish(self) -> torch.Tensor:
         """(bricks) bool: whether a brick's code was not used up, or does not end as it began."""
