@@ -434,9 +434,12 @@ def _decode(options: argparse.Namespace) -> Report:
         "shape": volume.shape,
         "dtype": volume.data.dtype.name,
         "spacing": volume.spacing,
+        "damaged": volume.metadata.get("damaged", []),
     }
     shape = " x ".join(map(str, volume.shape))
-    return document, f"{options.target}: {shape} {volume.data.dtype.name}, {options.level}; {seconds:.1f} s"
+    text = f"{options.target}: {shape} {volume.data.dtype.name}, {options.level}; {seconds:.1f} s"
+    boxes = [",".join(f"{a}:{b}" for a, b in box) for box in document["damaged"]]
+    return document, "\n".join([text, *(f"DAMAGED, and filled: {box}" for box in boxes)])
 
 
 def _level(file: File, level: str, region: str | None) -> Volume:
@@ -502,6 +505,8 @@ def _info_of_archive(options: argparse.Namespace) -> Report:
     ]
     longest = 4 * 4096  # a path, escaped
     lines += [f"  {show(file['path'], longest)}: {file['reason']}" for file in found.get("paths", [])]
+    left_out = found.get("left_out", [])
+    lines += [f"  {show(file['path'], longest)}: LEFT OUT, {file['reason']}" for file in left_out]
     return found, "\n".join(lines)
 
 

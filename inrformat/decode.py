@@ -193,9 +193,9 @@ class File:
 
     def cut(self, box: Box) -> Volume:
         """A region at full size as a volume of its own: spacing, affine and slices' metadata fit it."""
+        data = self.region(box)  # first: it finds what is damaged
         nothing = np.broadcast_to(np.zeros((), self.dtype), self.shape)  # takes no memory
-        whole = self._volume(nothing, lossy=not self.lossless)
-        return replace(crop(whole, box), data=self.region(box))
+        return replace(crop(self._volume(nothing, box), box), data=data)
 
     def full(self) -> Volume:
         """The whole volume at full size, decoded slab by slab."""
@@ -203,15 +203,19 @@ class File:
         out = np.empty(self.shape, self.dtype)
         for a, b, slab in self.slabs():
             out[a:b] = slab
-        return self._volume(out, lossy=not self.lossless)
+        return self._volume(out, self._everywhere)
+
+    @property
+    def _everywhere(self) -> Box:
+        z, y, x = self.shape
+        return (0, z), (0, y), (0, x)
 
     def slabs(self) -> Iterator[tuple[int, int, Array]]:
         """(z0, z1, voxels) from the first slice to the last: the whole volume in bounded memory."""
-        z, y, x = self.shape
         self._prepare()
         if self.bricks is None and self._codes is None and np.prod(self.lr_shape, dtype=object) <= HELD_CODES:
             self._codes = self.evaluator.codes().cpu()
-        return self._slabs(((0, z), (0, y), (0, x)))
+        return self._slabs(self._everywhere)
 
     def _prepare(self) -> None:
         """Refuse a network or a model that is missing, broken or too large before anything is made of it."""
@@ -388,16 +392,17 @@ class File:
     def _record(self, section: str, kind: Any) -> Any:
         return kind.unpack(self._reader.read(section), self.limits) if self._reader.has(section) else None
 
-    def _volume(self, data: Array, *, lossy: bool = True) -> Volume:
+    def _volume(self, data: Array, box: Box | None = None) -> Volume:
+        """`data` with what is said of it; `box`: what of it was decoded at full size, and may be damaged."""
         header, metadata = self.header, self.metadata
-        measured = self.measured
-        if lossy:
-            metadata["lossy"] = {
-                "ratio": self.raw_bytes / self._reader.layout.file_length,
-                **({"psnr": measured.psnr} if measured and measured.psnr is not None else {}),
-            }
-        if self._bricks is not None and self._bricks.damaged:
-            metadata["damaged"] = [[list(ends) for ends in box] for box in self._bricks.damaged]
+        damaged = self._bricks.damaged_in(box) if box and self._bricks is not None else []
+        metadata.pop("damaged", None)  # what the file may say of it
+        if damaged or not (box and self.lossless):
+            metadata["lossy"] = {"ratio": self.raw_bytes / self._reader.layout.file_length}
+            if self.measured and self.measured.psnr is not None and not damaged:
+                metadata["lossy"]["psnr"] = self.measured.psnr
+        if damaged:
+            metadata["damaged"] = [[list(ends) for ends in box] for box in damaged]
         return Volume(
             data,
             spacing=header.spacing,
@@ -504,9 +509,9 @@ def _of_slices(values: tuple[float, ...], slices: int) -> tuple[float, ...]:
 def _span(key: Any, n: int) -> tuple[int, int, bool]:
     """(start, stop, whether it was one index) of one axis's key; UsageError."""
     if isinstance(key, slice):
-        start, stop, step = key.indices(n)
-        if step != 1:
+        if key.step not in (None, 1):
             raise UsageError("a region is cut with step 1")
+        start, stop, _ = key.indices(n)
         return start, max(start, stop), False
     try:
         index = int(key.__index__())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 
 class InrError(Exception):
     """Base of every error that inrformat raises on purpose. `exit_code` is what the CLI ends with."""
@@ -43,10 +46,16 @@ class FormatError(InrError):
         self, code: str, message: str, *, section: str | None = None, offset: int | None = None
     ) -> None:
         self.code, self.section, self.offset = code, section, offset
+        self._message = message
         where = "".join(
             [f", section {section}" if section else "", f", offset {offset}" if offset is not None else ""]
         )
         super().__init__(f"{message} [{code}{where}]")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The same in another process, where a worker's error is told."""
+        make = partial(type(self), section=self.section, offset=self.offset)
+        return make, (self.code, self._message)
 
 
 class LimitError(FormatError):

@@ -246,7 +246,7 @@ class Job:
             sections.append(("SRMD", model.file or b""))
         if model is not None and attempt.changes:
             sections.append((SECTION, attempt.changes))
-        metadata = {key: value for key, value in volume.metadata.items() if key != "lossy"}
+        metadata = {key: value for key, value in volume.metadata.items() if key not in ("lossy", "damaged")}
         if metadata:
             sections.append(("meta", pack_metadata(thinned(metadata, volume.shape[0]))))
         if measured is not None:

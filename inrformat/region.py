@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .errors import UsageError
-from .volume import Array, Volume
+from .errors import InputError, UsageError
+from .positions import evenly
+from .volume import Array, Volume, spacing_of
 
+Spacing = tuple[float, float, float]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 TILE = (32, 64, 64)
@@ -47,36 +49,73 @@ def _ends(part: str, n: int, name: str) -> tuple[int, int]:
 
 def crop(volume: Volume, box: Box) -> Volume:
     """The voxels in ((z0, z1), (y0, y1), (x0, x1)), in the same place of the patient; nothing is copied."""
-    affine = volume.affine.copy()
+    affine, spacing = volume.affine.copy(), volume.spacing
     affine[:3, 3] += affine[:3, :3] @ np.array([start for start, _ in box], float)
     (z0, z1), count = box[0], volume.shape[0]
+    positions = _positions(volume.metadata.get("positions"), volume)
+    if positions is not None:
+        if len(positions) == count:
+            own = positions[z0:z1] + affine[:3, 1:3] @ np.array([box[1][0], box[2][0]], float)
+            if not evenly(positions):
+                affine, spacing = _placed(affine, own, spacing)
+        else:
+            own = affine[:3, 3] + np.array([[0], [z1 - z0 - 1]]) * affine[:3, 0]
+        positions = own
     return replace(
         volume,
         data=volume.data[tuple(slice(a, b) for a, b in box)],
+        spacing=spacing,
         affine=affine,
         slope=volume.slope[z0:z1] if len(volume.slope) == count else volume.slope,
         intercept=volume.intercept[z0:z1] if len(volume.intercept) == count else volume.intercept,
-        metadata=_cut_metadata(volume, box, affine),
+        metadata=_cut_metadata(volume.metadata, positions, box, count),
     )
 
 
-def _cut_metadata(volume: Volume, box: Box, affine: Array) -> dict[str, Any]:
-    """What `io.dicom` says slice by slice, for these slices; left out where it does not fit the volume."""
-    result, (z0, z1), count = dict(volume.metadata), box[0], volume.shape[0]
+def _placed(affine: Array, positions: Array, spacing: Spacing) -> tuple[Array, Spacing]:
+    """The affine and the spacing of slices at these positions, whose step is not that of the whole volume."""
+    result = affine.copy()
+    result[:3, 3] = positions[0]
+    if len(positions) > 1:
+        result[:3, 0] = (positions[-1] - positions[0]) / (len(positions) - 1)
+    try:
+        return result, (spacing_of(result)[0], *spacing[1:])
+    except InputError:  # the positions make no sense
+        return affine, spacing
+
+
+def _cut_metadata(
+    metadata: Mapping[str, Any], positions: Array | None, box: Box, count: int
+) -> dict[str, Any]:
+    """What `io.dicom` says slice by slice, for these slices; left out where it does not fit the volume.
+
+    positions   those of the slices, or of the first and the last; None: they do not fit.
+    """
+    result, (z0, z1) = dict(metadata), box[0]
+    if damaged := _cut_boxes(result.pop("damaged", []), box):
+        result["damaged"] = damaged
     lists = {key: result.pop(key, None) for key in ("positions", "per_slice", "sop_instance_uids")}
-    positions = _positions(lists["positions"], volume)
     if positions is None:
         return result
-    if len(positions) == count:
-        positions = positions[z0:z1] + affine[:3, 1:3] @ np.array([box[1][0], box[2][0]], float)
-    else:
-        positions = affine[:3, 3] + np.array([[0], [z1 - z0 - 1]]) * affine[:3, 0]
     result["positions"] = positions.tolist()
     if isinstance(columns := lists["per_slice"], dict):
         result["per_slice"] = {key: _cut(values, z0, z1, count) for key, values in columns.items()}
     if (uids := lists["sop_instance_uids"]) is not None:
         result["sop_instance_uids"] = _cut(uids, z0, z1, count)
     return result
+
+
+def _cut_boxes(boxes: list[list[list[int]]], box: Box) -> list[list[list[int]]]:
+    """What of some boxes lies in another, in its own coordinates."""
+    parts = []
+    for one in boxes:
+        ends = [
+            [max(a, start) - start, min(b, stop) - start]
+            for (a, b), (start, stop) in zip(one, box, strict=True)
+        ]
+        if all(a < b for a, b in ends):
+            parts.append(ends)
+    return parts
 
 
 def _positions(positions: Any, volume: Volume) -> Array | None:

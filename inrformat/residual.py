@@ -115,7 +115,6 @@ class Bricks:
     """The bricks of an open file; one is read and checked when it is needed.
 
     index     where each brick starts in section BRIX and the last one ends, and their CRCs.
-    damaged   the boxes of the bricks that were found damaged, where they are not an error.
     """
 
     reader: Reader
@@ -206,10 +205,14 @@ class Bricks:
             self._damaged.update(wrong)
         return out
 
-    @property
-    def damaged(self) -> list[Box]:
-        """The boxes of the bricks that were found damaged, where they are not an error."""
-        return [self.places[number] for number in sorted(self._damaged)]
+    def damaged_in(self, box: Box) -> list[Box]:
+        """The boxes of the bricks in a region that were found damaged, where they are not an error."""
+        found = [self.places[number] for number in sorted(self._damaged)]
+        return [
+            place
+            for place in found
+            if all(a < d and c < b for (a, b), (c, d) in zip(place, box, strict=True))
+        ]
 
     def _code(self, number: int) -> bytes:
         """A brick's bytes; none if they are damaged."""

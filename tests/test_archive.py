@@ -14,11 +14,15 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    OphthalmicTomographyImageStorage,
     SecondaryCaptureImageStorage,
 )
 
+import inrformat
 from inrformat import cli
 from inrformat.archive import archive, contents, objects, pixels, restore, verify
+from inrformat.archive import scan as scanning
 from inrformat.archive.places import Folder, place_of
 from inrformat.archive.scan import scan
 from inrformat.container.files import atomic_write, temporary_name
@@ -101,6 +105,59 @@ def test_enhanced_multi_frame(export, tmp_path):
     make_enhanced(export / "e.dcm", volume_array((3, 6, 7)), positions)
     assert scan(place_of(str(export))).jobs[0].files[0].slices == (2, 0, 1)
     assert there_and_back(tmp_path).volumes == 1
+
+
+def test_frames_of_several_times_at_each_position(export, tmp_path):
+    places = [(0, 0, z) for _ in range(3) for z in range(4)]
+    make_enhanced(export / "e.dcm", volume_array((12, 6, 7)), places)
+    assert there_and_back(tmp_path).volumes == 1
+    with pytest.raises(InputError, match="share a position"):
+        inrformat.read(export / "e.dcm", allow_irregular=True)
+
+
+def test_classes_that_begin_like_a_secondary_capture(export, tmp_path):
+    make_series(export / "oct", volume_array(), edit=kept(SOPClassUID=OphthalmicTomographyImageStorage))
+    made = kept(SOPClassUID=MultiFrameGrayscaleWordSecondaryCaptureImageStorage)
+    make_series(export / "capture", volume_array(), edit=made)
+    assert jobs(export) == ([(5, 6, 7)], ["a secondary capture"] * 5)
+
+
+def test_one_more_file_changes_few_packs(export, monkeypatch):
+    monkeypatch.setattr(scanning, "PACK_BYTES", 1000)
+    for k in range(200):
+        (export / f"b{k:03d}").write_bytes(bytes(100))
+    before = {job.key for job in scan(place_of(str(export))).jobs}
+    (export / "a").write_bytes(bytes(95))
+    after = scan(place_of(str(export))).jobs
+    assert len(before) > 20 and len({job.key for job in after} - before) <= 4
+    assert max(job.size for job in after) <= 1000
+
+
+def test_a_file_that_no_section_holds_is_refused_unread(export, tmp_path):
+    with (export / "large").open("wb") as file:
+        file.truncate((8 << 30) + 1)
+    (export / "a").write_bytes(b"a")
+    done = archive(str(export), str(tmp_path / "archive"), workers=HERE)
+    assert (done.files, done.refused, done.exit_code) == (1, {"larger than 8 GiB": 1}, 8)
+
+
+def test_who_may_learns_which_files_were_left_out(export, tmp_path, monkeypatch, capsys):
+    store = str(tmp_path / "archive")
+    (export / "DOE^JANE.txt").symlink_to("nowhere")
+    (export / "a").write_bytes(b"a")
+    with monkeypatch.context() as broken:
+        broken.setattr(objects, "_write_pack", lambda *_: 1 / 0)
+        archive(str(export), store, workers=HERE)
+    left = contents(store, patient=True)["left_out"]
+    assert [(file["path"], file["reason"]) for file in left] == [
+        ("DOE^JANE.txt", "a link"),
+        ("a", "ZeroDivisionError"),
+    ]
+    assert "left_out" not in contents(store)
+    assert cli.main(["info", store, "--patient"]) == 0
+    assert "'DOE^JANE.txt': LEFT OUT, a link" in capsys.readouterr().out
+    archive(str(export), store, workers=HERE)
+    assert [file["path"] for file in contents(store, patient=True)["left_out"]] == ["DOE^JANE.txt"]
 
 
 def test_frames_without_positions_are_kept(export, tmp_path):

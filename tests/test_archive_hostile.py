@@ -230,6 +230,11 @@ def test_what_the_manifest_says_is_what_comes_back(export, tmp_path):
         ("UPDATE files SET path = 5", 0),  # a run asks for what it needs alone
         ("UPDATE files SET sha256 = 'text'", 0),
         ("UPDATE jobs SET bytes_in = 'many'", 3),
+        (
+            "CREATE VIEW more AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n",
+            3,
+        ),
+        ("CREATE TRIGGER t AFTER DELETE ON jobs BEGIN DELETE FROM files; END", 3),
         ("UPDATE jobs SET object = CAST(x'ff' AS TEXT)", 3),
     ],
 )

@@ -23,11 +23,13 @@ HEAD = inrformat.head_phantom((16, 32, 32)).data
 SOURCE = (HEAD - HEAD.min()).astype(np.uint16)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    for name, preset in plan.PRESETS.items():
-        settings = replace(preset.settings, steps=40, batch=1024, depth=2)
-        monkeypatch.setitem(plan.PRESETS, name, replace(preset, settings=settings))
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, preset in plan.PRESETS.items():
+            settings = replace(preset.settings, steps=40, batch=1024, depth=2)
+            patch.setitem(plan.PRESETS, name, replace(preset, settings=settings))
+        yield
 
 
 def edit(dataset, k):
@@ -42,20 +44,29 @@ def edit(dataset, k):
     dataset.ReferringPhysicianName = ""
 
 
-@pytest.fixture
-def restored(tmp_path):
-    """The originals and what a lossy archive makes of them, by path."""
-    paths = make_series(tmp_path / "export" / "s", SOURCE, bits_stored=12, edit=edit)
-    make_enhanced(tmp_path / "export" / "e.dcm", volume_array((3, 6, 7)), [(0, 0, z) for z in range(3)])
-    (tmp_path / "export" / "notes.txt").write_text("kept")
-    store, out = str(tmp_path / "archive"), tmp_path / "out"
-    done = archive(str(tmp_path / "export"), store, quality=pixels.Quality(ratio=10), workers=HERE)
+@pytest.fixture(scope="module")
+def made(quick, tmp_path_factory):
+    """A folder with an export, a lossy archive of it, and what that gives back."""
+    folder = tmp_path_factory.mktemp("lossy")
+    paths = make_series(folder / "export" / "s", SOURCE, bits_stored=12, edit=edit)
+    make_enhanced(folder / "export" / "e.dcm", volume_array((3, 6, 7)), [(0, 0, z) for z in range(3)])
+    (folder / "export" / "notes.txt").write_text("kept")
+    store, out = str(folder / "archive"), folder / "out"
+    done = archive(str(folder / "export"), store, quality=pixels.Quality(ratio=10), workers=HERE)
     assert done.volumes == 1 and done.exit_code == 0, done
     assert done.kept["not coded: multi-frame objects are kept exact"] == 1
     assert verify(store, rebuild=True, workers=HERE).exit_code == 0
     back = restore(store, str(out), workers=HERE)
     assert (back.files, back.identical, back.failed) == (len(paths) + 2, 2, {})
-    return [(pydicom.dcmread(path), pydicom.dcmread(out / "s" / path.name)) for path in paths]
+    return folder
+
+
+@pytest.fixture
+def restored(made, tmp_path):
+    """The originals and what became of them, of a copy of that folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    paths = sorted((tmp_path / "export" / "s").iterdir())
+    return [(pydicom.dcmread(path), pydicom.dcmread(tmp_path / "out" / "s" / path.name)) for path in paths]
 
 
 def test_it_is_marked_and_keeps_the_rest(restored, tmp_path):
@@ -100,6 +111,44 @@ def test_super_resolution_is_asked_for_and_said(restored, tmp_path, monkeypatch)
     path = next((tmp_path / "archive").rglob("*.inrv"))
     model = inrformat.info(path).sr
     assert ("super-resolution" in new.DerivationDescription) == (model is not None)
+
+
+def test_a_bound_is_what_the_derivation_says(tmp_path):
+    def with_text(dataset, k):
+        edit(dataset, k)
+        dataset.DerivationDescription = "MPR of series 3"
+
+    make_series(tmp_path / "export" / "s", SOURCE, bits_stored=12, edit=with_text)
+    store = str(tmp_path / "archive")
+    archive(str(tmp_path / "export"), store, quality=pixels.Quality(max_error=4), workers=HERE)
+    assert not restore(store, str(tmp_path / "out"), workers=HERE).failed
+    new = pydicom.dcmread(tmp_path / "out" / "s" / "slice001.dcm")
+    assert new.DerivationDescription.startswith("MPR of series 3; Lossy compression (INRFORMAT), ratio ")
+    assert new.DerivationDescription.endswith(":1, no stored value off by more than 4")
+
+
+def test_what_is_in_the_way_costs_only_itself(restored, tmp_path):
+    store, out = str(tmp_path / "archive"), tmp_path / "again"
+    (out / "s").mkdir(parents=True)
+    (out / "s" / "slice003.dcm").write_bytes(b"another")
+    back = restore(store, str(out), workers=HERE)
+    assert back.failed == {"another file is there already": 1} and back.files == len(restored) + 1
+    maps = [next(folder.glob("uid-map-*.csv")) for folder in (out, tmp_path / "out")]
+    assert maps[0].read_bytes() == maps[1].read_bytes()
+    (out / "s" / "slice003.dcm").unlink()
+    assert not restore(store, str(out), workers=HERE).failed
+    assert tree(out) == tree(tmp_path / "out")
+
+
+def test_a_uid_map_takes_no_archived_files_name(restored, tmp_path):
+    """What a lossy restore gave is archived and restored in the same way."""
+    store, out = str(tmp_path / "archive2"), tmp_path / "out2"
+    archive(str(tmp_path / "out"), store, quality=pixels.Quality(ratio=10), workers=HERE)
+    back = restore(store, str(out), workers=HERE)
+    assert not back.failed
+    (first,) = (tmp_path / "out").glob("uid-map-*.csv")
+    assert (out / first.name).read_bytes() == first.read_bytes()
+    assert len(list(out.glob("uid-map-*.csv"))) == 2
 
 
 def test_validators_find_nothing_that_was_not_there_before(restored, tmp_path):

@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as hnp
 
 from inrformat import io
 from inrformat.errors import InputError, OutputError, UnsupportedError, UsageError
-from inrformat.io.dicom_write import write_dicom_series
+from inrformat.io.dicom_write import mark_lossy, write_dicom_series
 from inrformat.phantom import head_phantom
+from inrformat.region import crop
 from inrformat.volume import DTYPES, Volume, spacing_of
 
 nibabel = pytest.importorskip("nibabel")
@@ -208,6 +209,35 @@ def test_nrrd_spaces_and_encodings(tmp_path, space, signs, encoding):
     np.testing.assert_allclose((volume.affine @ [2, 2, 2, 1])[:3], wanted)
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("um", 1e-3), ("cm", 10), ("mm", 1), ("", 1)])
+def test_nrrd_in_other_units(tmp_path, unit, mm):
+    header = {
+        "space": "LPS",
+        "space directions": np.diag([1.0, 2, 3]),
+        "space origin": [10.0, 20, 30],
+        "space units": [unit] * 3,
+    }
+    nrrd.write(str(tmp_path / "a.nrrd"), volume_array(), header, index_order="C")
+    volume = io.read(tmp_path / "a.nrrd")
+    assert volume.spacing == pytest.approx((3 * mm, 2 * mm, mm))
+    np.testing.assert_allclose(volume.affine[:3, 3], np.array([10, 20, 30]) * mm)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kinds", ["RGB-color", "domain", "domain"]),
+        ("kinds", ["domain", "domain", "time"]),
+        ("space units", ["parsec", "mm", "mm"]),
+    ],
+)
+def test_nrrd_of_no_volume(tmp_path, field, value):
+    header = {"space": "LPS", "space directions": np.eye(3), field: value}
+    nrrd.write(str(tmp_path / "a.nrrd"), volume_array(), header, index_order="C")
+    with pytest.raises(InputError, match=r"rgb-color|time|parsec"):
+        io.read(tmp_path / "a.nrrd")
+
+
 def test_nrrd_with_spacings_alone(tmp_path):
     nrrd.write(str(tmp_path / "a.nrrd"), volume_array(), {"spacings": [1.0, 2, np.nan]}, index_order="C")
     assert io.read(tmp_path / "a.nrrd").spacing == (1, 2, 1)
@@ -314,6 +344,56 @@ def test_irregular_positions_are_written_back(tmp_path):
     io.write(volume, tmp_path / "out")
     again = io.read(tmp_path / "out", allow_irregular=True)
     assert again.metadata["positions"] == volume.metadata["positions"]
+
+
+def test_a_region_of_uneven_slices_stays_in_its_place(tmp_path):
+    places = [(-10, 20, z) for z in (0, 1, 2, 3, 10)]
+    make_series(tmp_path / "in", volume_array(), positions=places)
+    volume = io.read(tmp_path / "in", allow_irregular=True)
+    part = crop(volume, ((1, 4), (1, 6), (2, 7)))
+    wanted = np.array(places[1:4]) + volume.affine[:3, 1:3] @ [1, 2]
+    np.testing.assert_allclose(part.metadata["positions"], wanted)
+    np.testing.assert_allclose([(part.affine @ [k, 0, 0, 1])[:3] for k in range(3)], wanted)
+    assert part.spacing == pytest.approx((1, 0.8, 0.6))
+    one = crop(volume, ((4, 5), (0, 6), (0, 7)))
+    np.testing.assert_allclose(one.affine[:3, 3], places[4])
+    io.write(part, tmp_path / "out")
+    headers = [pydicom.dcmread(path) for path in sorted((tmp_path / "out").iterdir())]
+    np.testing.assert_allclose([header.ImagePositionPatient for header in headers], wanted)
+
+
+def test_a_preview_of_fewer_slices_has_no_other_slices_values(tmp_path):
+    def edit(dataset, k):
+        dataset.SliceLocation = str(10 + k)
+
+    make_series(tmp_path / "in", volume_array(), edit=edit)
+    volume = io.read(tmp_path / "in")
+    affine = volume.affine.copy()
+    affine[:3, 0] *= 2
+    coarse = replace(volume, data=volume.data[::2], affine=affine)
+    for image, there in ((volume, True), (coarse, False)):
+        io.write(image, tmp_path / f"out{there}")
+        header = pydicom.dcmread(tmp_path / f"out{there}" / "IM000002.dcm")
+        assert ("SliceLocation" in header) == there
+
+
+def test_a_ratio_that_is_none_is_said(tmp_path):
+    volume = Volume(volume_array(), metadata={"lossy": {"ratio": "abc"}})
+    with pytest.raises(OutputError, match="ValueError in its attributes"):
+        io.write(volume, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_derivation_is_added_to_what_was_there(tmp_path):
+    dataset = pydicom.Dataset()
+    dataset.DerivationDescription = "MPR of series 3"
+    for text in ("first", "second"):
+        mark_lossy(dataset, 5.0, "X", text)
+    assert dataset.DerivationDescription == "MPR of series 3; first; second"
+    mark_lossy(dataset, 5.0, "X", "t" * 1010)
+    assert dataset.DerivationDescription == "MPR of series 3; first; second"[:12] + "; " + "t" * 1010
+    mark_lossy(dataset, 5.0, "X", "u" * 2000)
+    assert dataset.DerivationDescription == "u" * 1024
 
 
 def test_a_crop_does_not_use_the_positions_of_the_whole(tmp_path):

@@ -20,9 +20,9 @@ LAYERS = (
     "residual latents",
     "models progress",
     "coding io",
-    "container resample metrics phantom region parallel positions",
+    "container resample metrics phantom region parallel",
     "volume",
-    "errors precision",
+    "errors positions precision",
 )
 """From the top down: a module imports from lower layers alone, and a package from itself."""
 HEIGHT = {name: -i for i, layer in enumerate(LAYERS) for name in layer.split()}

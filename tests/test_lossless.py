@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inrformat
-from inrformat import Volume, errors
+from inrformat import Volume, cli, errors
 from inrformat.coding import bricks, lanes, lattice, mixtures
 from inrformat.coding.lattice import CONSTANT, GREATEST
 from inrformat.coding.levels import Levels
@@ -329,10 +330,27 @@ def test_a_damaged_brick_costs_only_itself(scan):
     wrong[:35, :70, :75] = False
     assert not wrong.any()
     assert np.array_equal(inrformat.open(broken)[40:, 100:, 100:], data[40:, 100:, 100:])
+    assert "lossy" in volume.metadata and "psnr" not in volume.metadata["lossy"]
+    with inrformat.open(broken, damaged="fill") as opened:
+        cut = opened.cut(((30, 60), (60, 140), (10, 20)))
+        assert cut.metadata["damaged"] == [[[0, 5], [0, 10], [0, 10]]]
+        assert np.array_equal(cut.data[5:], data[35:60, 60:140, 10:20])
+        assert "damaged" not in opened.preview().metadata
+        assert "damaged" not in opened.cut(((40, 60), (80, 140), (80, 90))).metadata
     with pytest.raises(errors.FormatError):
         inrformat.verify(broken)
     with pytest.raises(errors.UsageError):
         inrformat.decode(file, damaged="ignore")
+
+
+def test_the_command_says_what_is_damaged(scan, tmp_path, capsys):
+    broken = tmp_path / "broken.inrv"
+    broken.write_bytes(damage(scan[1], 100))
+    command = ["decode", str(broken), str(tmp_path / "a.npy"), "--damaged", "fill"]
+    assert cli.main(command) == 0
+    assert "DAMAGED, and filled: 0:35,0:70,0:75" in capsys.readouterr().out
+    assert cli.main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["damaged"] == [[[0, 35], [0, 70], [0, 75]]]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
-from ..container.headers import VolumeHeader
+from ..container.headers import LatticeHeader, Measured, VolumeHeader
 from ..errors import InputError, PromiseError
 from ..io.dicom import quiet
 from ..io.dicom_write import code_item, items_of, mark_lossy
@@ -37,8 +37,7 @@ def derived(found: Opened, entry: Entry, use_sr: bool) -> Iterator[tuple[bytes, 
     """Path and bytes of each file, the original's SOP Instance UID and the new one."""
     volume = found.volume(use_sr)
     ratio = volume.data.nbytes / entry.bytes_out
-    description = f"Lossy compression ({METHOD}), ratio {ratio:.4g}:1, brought to full size "
-    description += _upscaling(found) if use_sr else "by Lanczos interpolation"
+    description = f"Lossy compression ({METHOD}), ratio {ratio:.4g}:1, {_way(found, use_sr)}"
     for file, pieces in found.rebuilt(volume.data):
         with quiet():
             try:
@@ -77,13 +76,17 @@ def rewritten(header: bytes) -> Rewritten:
     return result
 
 
-def _upscaling(found: Opened) -> str:
-    """What super-resolution there was, for DerivationDescription."""
-    model = VolumeHeader.unpack(found.reader.read("HEAD")).sr
+def _way(found: Opened, use_sr: bool) -> str:
+    """How the values came about, for DerivationDescription."""
+    if found.reader.has(LatticeHeader.SECTION):
+        error = Measured.unpack(found.reader.read(Measured.SECTION)).max_error
+        return f"no stored value off by more than {error:g}"
+    model = VolumeHeader.unpack(found.reader.read("HEAD")).sr if use_sr else None
     if model is None:
-        return "by Lanczos interpolation"
+        return "brought to full size by Lanczos interpolation"
     return (
-        f"by the super-resolution network {model.name} {model.version}: detail that is likely, not measured"
+        f"brought to full size by the super-resolution network {model.name} {model.version}: "
+        "detail that is likely, not measured"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -43,6 +43,11 @@ CREATE TABLE files (
 );
 CREATE INDEX files_of_job ON files (job);
 """
+LEFT_OUT = """
+CREATE TABLE IF NOT EXISTS left_out (  -- of the last run
+    path BLOB PRIMARY KEY,
+    reason TEXT NOT NULL       -- why it was refused, or its job failed
+)"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,10 @@ class Manifest:
             database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"version {version}")
+        elif _others(database):
+            raise sqlite3.DatabaseError("it holds other things than tables and their indexes")
+        if self._write:
+            database.execute(LEFT_OUT)
         return database
 
     def _check_alone(self) -> None:
@@ -175,6 +184,18 @@ class Manifest:
         """A new run finds its own."""
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE state = 'failed'")
+            db.execute("DELETE FROM left_out")
+
+    def leave_out(self, paths: Iterable[tuple[bytes, str]]) -> None:
+        """Note the files that this run could not archive, each with its reason."""
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO left_out VALUES (?, ?)", paths)
+
+    def left_out(self) -> list[tuple[bytes, str]]:
+        """The files that the last run could not archive; their names may tell of the patient."""
+        if not self._rows((str,), "SELECT name FROM sqlite_master WHERE name = 'left_out'"):
+            return []  # no run has written there since there is such a table
+        return self._rows((bytes, str), "SELECT path, reason FROM left_out ORDER BY path")
 
     def entries(self) -> list[Entry]:
         """Every committed object."""
@@ -228,6 +249,15 @@ class Manifest:
 
     def _objects(self) -> set[str]:
         return {row[0] for row in self._db.execute("SELECT object FROM jobs WHERE state = 'done'")}
+
+
+def _others(database: sqlite3.Connection) -> bool:
+    """Whether there is anything that a query of a table could run: views, triggers, virtual tables."""
+    rows = database.execute("SELECT type, sql FROM sqlite_master").fetchall()
+    return any(
+        kind not in ("table", "index") or str(sql).lower().split()[:2] == ["create", "virtual"]
+        for kind, sql in rows
+    )
 
 
 def _kind(job: Job) -> str:

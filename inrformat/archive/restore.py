@@ -7,7 +7,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, count
 from typing import Any
 
 from tqdm import tqdm
@@ -21,8 +22,10 @@ from .places import CHUNK, Place, place_of, sha256_of
 from .run import PARTLY_DONE, listed
 from .workers import Workers, reason_of
 
-UID_MAP = "uid-map-{}.csv"
-"""Beside the files of a lossy series: original SOP Instance UID, the restored one."""
+UID_MAP = "uid-map-{}{}.csv"
+"""Beside the files of a lossy series: original SOP Instance UID, the restored one. Named after the object,
+and numbered where the archive has a file of that name."""
+THERE = "another file is there already"
 CORRUPT = 4
 NOT_HELD = "an object does not hold what the manifest says"
 
@@ -69,12 +72,17 @@ class Proof:
 
 @dataclass(frozen=True)
 class _Task:
-    """What a worker is sent. `files`: path -> SHA-256 of what is wanted of the object."""
+    """What a worker is sent.
+
+    files     path -> SHA-256 of what is wanted of the object.
+    uid_map   what `UID_MAP` is called.
+    """
 
     entry: Entry
     files: dict[bytes, bytes]
     archive: str
     out: str = ""
+    uid_map: bytes = b""
     use_sr: bool = False
     rebuild: bool = False
 
@@ -96,7 +104,9 @@ def restore(
     """
     began, result, failed = time.monotonic(), Restored(), Counter[str]()
     tasks = _tasks(archive, out=out, use_sr=use_sr)
-    place_of(out).sweep(path for task in tasks for path in task.files)
+    paths = {path for task in tasks for path in task.files}
+    tasks = [replace(task, uid_map=_uid_map(task, paths)) for task in tasks]
+    place_of(out).sweep(paths | {task.uid_map for task in tasks})
     for part in _over(_restore, tasks, workers, progress):
         if isinstance(part, Exception):
             failed[reason_of(part)] += 1
@@ -142,9 +152,19 @@ def contents(archive: str, *, patient: bool = False) -> dict[str, Any]:
             "failed": listed(manifest.failures()),
         }
         if patient:
-            paths = manifest.paths_with_reasons()
-            found["paths"] = [{"path": os.fsdecode(path), "reason": reason} for path, reason in paths]
+            for name, paths in (
+                ("paths", manifest.paths_with_reasons()),
+                ("left_out", manifest.left_out()),
+            ):
+                found[name] = [{"path": os.fsdecode(path), "reason": reason} for path, reason in paths]
         return found
+
+
+def _uid_map(task: _Task, paths: Set[bytes]) -> bytes:
+    """A name that no file of the archive has."""
+    numbers = chain([""], (f"-{number}" for number in count(2)))
+    names = (UID_MAP.format(task.entry.key[:16], number).encode() for number in numbers)
+    return next(name for name in names if name not in paths)
 
 
 def _tasks(archive: str, **options: Any) -> list[_Task]:
@@ -201,9 +221,7 @@ def _restore(task: _Task) -> Restored:
         wanted = task.files.keys() - wrong
         volume = found.volume(task.use_sr) if found.reader.kind == "volume" else None
         if volume is not None and not originals.exact:
-            result = _write_derived(task, wanted, found, out)
-            result.failed = dict(failed)
-            return result
+            return _write_derived(task, wanted, found, out, failed)
         for file, pieces in found.rebuilt(None if volume is None else volume.data):
             written: bytes | None = None
             for path in (p for p in file.paths if p in wanted):
@@ -213,7 +231,7 @@ def _restore(task: _Task) -> Restored:
                         out.write(path, _checked(source, file.sha256))
                         written = path
                     elif sha256_of(out, path) != file.sha256:
-                        raise OutputError("another file is there already")
+                        raise OutputError(THERE)
                     result.files += 1
                     result.identical += 1
                     result.bytes += file.size
@@ -223,20 +241,31 @@ def _restore(task: _Task) -> Restored:
     return result
 
 
-def _write_derived(task: _Task, wanted: Set[bytes], found: Opened, out: Place) -> Restored:
-    """The files of a lossy series as new DICOM, and what became of their UIDs."""
+def _write_derived(
+    task: _Task, wanted: Set[bytes], found: Opened, out: Place, failed: Counter[str]
+) -> Restored:
+    """The files of a lossy series as new DICOM, and what becomes of their UIDs."""
     result, uids = Restored(), ["original,restored"]
+
+    def write(path: bytes, data: bytes) -> bool:
+        try:
+            if not out.exists(path):
+                out.write(path, [data])
+            elif sha256_of(out, path) != hashlib.sha256(data).digest():
+                raise OutputError(THERE)
+        except (InrError, OSError) as error:
+            failed[reason_of(error)] += 1
+            return False
+        return True
+
     for path, data, old, new in derived(found, task.entry, task.use_sr):
-        if path not in wanted:
-            continue
-        if out.exists(path) and sha256_of(out, path) != hashlib.sha256(data).digest():
-            raise OutputError("another file is there already")
-        out.write(path, [data])
-        uids.append(f"{old},{new}")
-        result.files += 1
-        result.bytes += len(data)
-    name = UID_MAP.format(task.entry.key[:16]).encode()
-    out.write(name, ["\n".join([*uids, ""]).encode()])
+        if path in wanted:
+            uids.append(f"{old},{new}")
+            if write(path, data):
+                result.files += 1
+                result.bytes += len(data)
+    write(task.uid_map, "\n".join([*uids, ""]).encode())
+    result.failed = dict(failed)
     return result
 
 

@@ -98,6 +98,8 @@ def archive(
         summary.files, summary.bytes_in, summary.volumes, summary.bytes_out = manifest.totals()
         summary.kept = manifest.reasons()
         summary.refused = dict(Counter(reason for _, reason in found.refused))
+        with contextlib.suppress(OutputError):  # a full disk takes no note
+            manifest.leave_out(found.refused)
     summary.seconds = time.monotonic() - began
     return summary
 
@@ -147,8 +149,11 @@ class _Run:
                         written = [written[0] + task.job.size, written[1] + made.size]
                 except Exception as error:
                     failed[reason_of(error)] += 1
+                    reason = reason_of(error)
                     with contextlib.suppress(OutputError):  # a full disk takes no note either
-                        self.manifest.fail(task.job, self._parameters(task.job), reason_of(error))
+                        self.manifest.fail(task.job, self._parameters(task.job), reason)
+                        paths = (path for file in task.job.files for path in file.paths)
+                        self.manifest.leave_out((path, reason) for path in paths)
                 bar.set_postfix_str(
                     f"{number}/{len(jobs)} objects, {written[0] / max(written[1], 1):.2f}:1", refresh=False
                 )

@@ -25,6 +25,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from ..container.limits import DEFAULT_LIMITS
 from ..errors import InputError
 from ..io.dicom import (
     SCAN_TAGS,
@@ -131,6 +132,9 @@ def scan(place: Place) -> Scan:
             if isinstance(size, str):
                 refused.append((path, size))
                 continue
+            if size > DEFAULT_LIMITS.max_section_bytes:
+                refused.append((path, f"larger than {DEFAULT_LIMITS.max_section_bytes >> 30} GiB"))
+                continue
             try:
                 with place.open(path) as stream:
                     found.append(_examine(stream, path, size))
@@ -194,7 +198,7 @@ def _no_volume(header: Dataset) -> str:
         return "not an image (a report, a presentation state, ...)"
     if syntax not in NATIVE:
         return f"compressed pixels ({syntax.name if syntax.is_transfer_syntax else 'unknown syntax'})"
-    if sop_class.startswith(SECONDARY_CAPTURE):
+    if sop_class == SECONDARY_CAPTURE or sop_class.startswith(f"{SECONDARY_CAPTURE}."):
         return "a secondary capture"
     if "LOCALIZER" in _str(header, "ImageType").upper():
         return "a localizer"
@@ -341,7 +345,11 @@ def _ranks(slices: tuple[Slice, ...]) -> list[int]:
 
 
 def _packs(files: Iterable[File]) -> list[Job]:
-    """Packs of files, small enough to be made and read again quickly."""
+    """Packs of files, small enough to be made and read again quickly.
+
+    A pack also ends with a file whose name's hash says so. So one file more or less changes the packs near it
+    alone, and not all that follow.
+    """
     packs: list[list[File]] = []
     room = 0
     for file in files:
@@ -349,8 +357,14 @@ def _packs(files: Iterable[File]) -> list[Job]:
             packs.append([])
             room = PACK_BYTES
         packs[-1].append(file)
-        room -= file.size
+        room = -1 if _ends_pack(file) else room - file.size
     return [Job(tuple(pack)) for pack in packs]
+
+
+def _ends_pack(file: File) -> bool:
+    """By chance, once in as many files, or bytes, as a pack holds."""
+    drawn = int.from_bytes(hashlib.sha256(file.paths[0]).digest()[:8], "little") / 2**64
+    return drawn < max(1 / PACK_FILES, file.size / PACK_BYTES)
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], K | None]) -> list[list[T]]:

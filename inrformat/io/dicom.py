@@ -611,6 +611,8 @@ def _irregularity(slices: Sequence[Slice], distances: Array) -> str | None:
     """What is irregular in the arrangement, in words; None when nothing is."""
     steps = np.diff(distances)
     usual = float(np.median(steps))
+    if usual <= 0:
+        return "several slices at most positions"
     gaps = np.flatnonzero(steps > _GAP * usual)
     if len(gaps):
         counts = [max(1, round(steps[k] / usual) - 1) for k in gaps]

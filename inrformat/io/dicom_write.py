@@ -43,6 +43,8 @@ _SINGLE_FRAME = {  # a multi-frame source is written as its single-frame counter
     "1.2.840.10008.5.1.4.1.1.130": PositronEmissionTomographyImageStorage,
     "1.2.840.10008.5.1.4.1.1.128.1": PositronEmissionTomographyImageStorage,
 }
+_LONGEST_TEXT = 1024
+"""Characters of a Short Text (ST)."""
 _CLASS_OF = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 _SIXTEEN_BITS = {CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage}
 
@@ -89,10 +91,10 @@ def write_dicom_series(
     it: that loses up to 1/131070 of the range. Raises OutputError when the affine's in-plane axes are not
     at right angles, values are not finite, or the folder cannot be written.
     """
-    if ratio is None:
-        ratio = _stated_ratio(volume.metadata)
     with quiet():
         try:
+            if ratio is None:
+                ratio = _stated_ratio(volume.metadata)
             source = _source_tags(volume.metadata)
             shared = _shared(volume, source, ratio, method[:16], description)
             pixels = _pixels(volume, UID(shared.SOPClassUID))
@@ -101,7 +103,7 @@ def write_dicom_series(
                 for k, place in enumerate(_places(volume, by_slice)):
                     dataset = _instance(shared, pixels, k)
                     dataset.ImagePositionPatient = [_ds(v) for v in place]
-                    _restore_columns(dataset, by_slice, k)
+                    _restore_columns(dataset, by_slice, k, volume.shape[0])
                     _refer(dataset, by_slice, str(source.get("SOPClassUID", "")), k, volume.shape[0])
                     name = target / f"IM{k + 1:06d}.dcm"
                     with name.open("xb") as file:
@@ -206,7 +208,12 @@ def mark_lossy(dataset: Dataset, ratio: float, method: str, description: str | N
     dataset.LossyImageCompressionMethod = [*_listed(dataset, "LossyImageCompressionMethod"), method]
     image_type = _listed(dataset, "ImageType")
     dataset.ImageType = ["DERIVED", *(image_type[1:] or ["SECONDARY"])]
-    dataset.DerivationDescription = description or f"Lossy compression ({method}), ratio {ratio:.4g}:1"
+    step = description or f"Lossy compression ({method}), ratio {ratio:.4g}:1"
+    before = "; ".join(str(part) for part in _listed(dataset, "DerivationDescription"))
+    room = _LONGEST_TEXT - len(step) - 2
+    dataset.DerivationDescription = (
+        f"{before[:room]}; {step}" if before and room > 0 else step[:_LONGEST_TEXT]
+    )
     code = code_item("113040", "Lossy Compression")
     dataset.DerivationCodeSequence = Sequence([*items_of(dataset, "DerivationCodeSequence"), code])
 
@@ -341,14 +348,17 @@ def _places(volume: Volume, by_slice: Mapping[str, Any]) -> Array:
     return places
 
 
-def _restore_columns(dataset: Dataset, metadata: Mapping[str, Any], k: int) -> None:
-    """Put back what changed from slice to slice (see `dicom.PER_SLICE`), InstanceNumber apart."""
+def _restore_columns(dataset: Dataset, metadata: Mapping[str, Any], k: int, count: int) -> None:
+    """Put back what changed from slice to slice (see `dicom.PER_SLICE`), InstanceNumber apart.
+
+    Not of a preview: columns of more slices are not about these.
+    """
     columns = metadata.get("per_slice")
     if not isinstance(columns, Mapping):
         return
     for keyword in PER_SLICE:
         texts = columns.get(keyword)
-        if keyword == "InstanceNumber" or not isinstance(texts, list) or k >= len(texts):
+        if keyword == "InstanceNumber" or not isinstance(texts, list) or len(texts) != count:
             continue
         try:
             setattr(dataset, keyword, str(texts[k]).split("\\"))

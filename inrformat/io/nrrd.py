@@ -26,6 +26,13 @@ _SIGNS = {  # patient axes that point the other way than LPS have -1
     "left-anterior-superior": (1, -1, 1),
     "las": (1, -1, 1),
 }
+_SCALAR_KINDS = ("domain", "space", "none", "???")
+_MM = {
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "", "???"), 1.0),
+    **dict.fromkeys(("um", "\u00b5m", "micrometer", "micrometers", "micron", "microns"), 1e-3),
+    **{"cm": 10.0, "m": 1e3},
+}
+"""Millimetres of the units that a space may be in; where none is named it is taken to be in these."""
 _EXPANSION = {"raw": 1, "gzip": 1100, "gz": 1100, "bzip2": 1 << 15, "bz2": 1 << 15}  # text: no useful bound
 _MOST_VALUES = 1 << 36
 _LARGEST_VALUE = 8
@@ -72,6 +79,9 @@ def _check(header: dict[str, Any], path: Path) -> None:
     sizes = [int(n) for n in header["sizes"]]
     if len(sizes) != 3 or int(header["dimension"]) != 3:
         raise InputError(f"{len(sizes)} axes {tuple(sizes)}; a volume has three")
+    kinds = [str(kind).lower() for kind in header.get("kinds", [])]
+    if any(kind not in _SCALAR_KINDS for kind in kinds):
+        raise InputError(f"axes of the kinds {', '.join(kinds)[:100]}; a volume has three of space")
     if str(header["type"]).lower() == "block":
         raise InputError("cannot use values of type block")
     for skip in ("line skip", "lineskip"):
@@ -110,12 +120,20 @@ def _affine(header: dict[str, Any]) -> Array:
         affine = np.eye(4)
         affine[:3, :3] = directions[::-1].T
         affine[:3, 3] = np.array(header.get("space origin", (0, 0, 0)), float)
+        affine[:3] *= np.array([_mm(unit) for unit in header.get("space units", ["mm"] * 3)])[:, None]
         signs = _SIGNS.get(str(header.get("space", "")).lower(), (1, 1, 1))
         flipped: Array = np.diag([*signs, 1.0]) @ affine
         return flipped
     spacings = np.array(header.get("spacings", (1, 1, 1)), float)
     spacings[~np.isfinite(spacings)] = 1.0  # NRRD writes 'nan' for unknown
     return default_affine(tuple(np.abs(spacings[::-1])))
+
+
+def _mm(unit: Any) -> float:
+    """How many millimetres a unit is; InputError."""
+    if (name := str(unit).strip().strip('"').lower()) not in _MM:
+        raise InputError(f"space units {name[:20]!r} are none that is known, such as mm and um")
+    return _MM[name]
 
 
 def write_nrrd(volume: Volume, file: BinaryIO) -> None:
