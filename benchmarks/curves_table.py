@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inrformat.bench.curves import pchip
+from inrformat.bench.curves import best, pchip
 
 PEERS = ("svt-av1", "x265", "x265-psnr", "sperr", "jpeg2000")
 RATES = (*PEERS, "jpeg-xl", "sz3", "zfp")
@@ -17,13 +17,11 @@ RATES = (*PEERS, "jpeg-xl", "sz3", "zfp")
 
 def at_bytes(points: list[dict[str, Any]], size: float) -> str:
     """dB of a peer at so many bytes, between its points; a dash beyond them."""
-    kept: list[tuple[float, float]] = []
-    for point in sorted((p for p in points if p["psnr"] is not None), key=lambda p: p["bytes"]):
-        if not kept or point["psnr"] > kept[-1][1]:
-            kept.append((float(np.log(point["bytes"])), point["psnr"]))
-    x, y = np.array(kept).T
+    psnr, size_log = best([(p["bytes"], p["psnr"]) for p in points if p["psnr"] is not None])
     place = np.log(size)
-    return f"{pchip(x, y, np.array([place]))[0]:.2f}" if x[0] <= place <= x[-1] else "-"
+    if len(psnr) < 2 or not size_log[0] <= place <= size_log[-1]:
+        return "-"
+    return f"{pchip(size_log, psnr, np.array([place]))[0]:.2f}"
 
 
 def ours(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -48,9 +46,8 @@ def main() -> None:
         peers = {peer: [p for p in points if p["codec"] == peer] for peer in PEERS}
         for p in points:
             if p in ours(points) and p["error"] is None:
-                own = (
-                    f"| {named(p)} | {p['bytes']:,} | {p['ratio']:,.0f}:1 | {p['psnr']:.2f} | {p['ssim']:.3f}"
-                )
+                psnr = "exact" if p["psnr"] is None else f"{p['psnr']:.2f}"
+                own = f"| {named(p)} | {p['bytes']:,} | {p['ratio']:,.0f}:1 | {psnr} | {p['ssim']:.3f}"
                 seconds = f"{p['encode_s']:.0f}, {p['decode_s']:.1f}"
                 print(own, seconds, *(at_bytes(peers[k], p["bytes"]) for k in PEERS), sep=" | ", end=" |\n")
     print("\n| series |", " | ".join(RATES), "|\n| --- |", " | ".join("---:" for _ in RATES), "|")

@@ -315,7 +315,7 @@ class File:
             self._check_effort(model)
             if self._reader.has(sr_changes.SECTION):
                 model = sr_changes.apply(model, self._reader.read(sr_changes.SECTION))
-            self._model = model.to(self.device)
+            self._model = model.on(self.device)
         return self._model
 
     def _find_model(self, reference: ModelReference) -> SRModel:

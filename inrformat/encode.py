@@ -61,10 +61,16 @@ RIVAL = 1.15
 adapted to one than to another."""
 FINEST_STEP = 16.0
 """In codes: by a finer step a grid's bytes leap, for steps are whole numbers. It has not room for so many."""
+HOPEFUL = 2.0
+"""Where every grid loses too much for a PSNR, one is tried that loses less than so many times as much."""
+LEFT_TO_CODING = 0.1
+"""Of the error that is allowed, what coding may make then, about."""
 MISSED = 0.01
 """By which share of its bytes a file may miss them before its grid is coded once more."""
 BETTER = 0.99
 """A finer grid is taken where its error is less than this part of a coarser's: it takes longer to decode."""
+LEAST_TARGET = 1e-30
+MOST_TARGET = {"ratio": 1e12, "psnr": 1000.0, "max_error": 1e37, "seconds": 1e9}
 LARGEST_VALUE, LEAST_RANGE = 1e37, 1e-30
 """Of float32 volumes: resampling and scaling are then float32 numbers, and normal ones."""
 TUNED_VOXELS = 1 << 19
@@ -118,8 +124,8 @@ def encode(
         raise UsageError("ratio=, psnr=, max_error= and lossless= exclude each other")
     targets = ("ratio", ratio), ("psnr", psnr), ("max_error", max_error), ("seconds", seconds)
     for name, value in targets:
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name}= is a positive number, not {value}")
+        if value is not None and not LEAST_TARGET <= value <= MOST_TARGET[name]:
+            raise UsageError(f"{name}= is from {LEAST_TARGET:g} to {MOST_TARGET[name]:g}, not {value}")
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise UsageError(f"seed= is a whole number from 0 to 2^63 - 1, not {seed}")
     bounded = lossless or max_error is not None
@@ -135,6 +141,10 @@ def encode(
     with as_fitted(target_device), Bar(progress) as bar:
         job = Job(_prepare(volume, fill), preset, sr, embed_sr, seconds, seed, target_device)
         factors = factors if factors is None else check_factors(factors, job.volume.shape)
+        if job.span[0] == job.span[1] and not bounded:  # it is exact in the least file that there is
+            target = ("psnr", psnr) if psnr is not None else ("ratio", ratio)
+            promise = None if target[1] is None else Promise(target[0], target[1])
+            return job.finish(job.fit(None, None, bar), promise, bar)
         if psnr is not None:
             return _reach_psnr(job, psnr, factors, bar)
         if ratio is not None:
@@ -346,20 +356,20 @@ def _corrected(
 
 def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) -> bytes:
     """The smallest file found whose PSNR is at least the target, by at most 0.2 dB more."""
-    from .fit.latents import ERROR_EXPONENT, FIRST_STEP, step_for
-
     aim = 10 ** (-(target + PSNR_TOLERANCE / 2) / 10)
     scale = float(1 << base_network.CODE_BITS) ** 2
     found: list[tuple[Attempt, Grid, float]] = []
     least = math.inf
     with bar.stage("coding"):
         for grid in job.grids(factors, job.preset.projections):
-            least = min(least, grid.loss)
             if grid.loss < 0.95 * aim:
-                step = step_for(grid.analysis.error, (aim - grid.loss) * scale, ERROR_EXPONENT, FIRST_STEP)
-                found.append((grid.attempt(step), grid, step))
+                found.append(_of_error(grid, (aim - grid.loss) * scale))
                 if len(found) > 2 and found[-1][0].size > found[-2][0].size > found[-3][0].size:
                     break
+            elif grid.loss < least:
+                least, closest = grid.loss, grid
+        if not found and least < HOPEFUL * aim:  # an adapted model may gain as much
+            found.append(_of_error(closest, LEFT_TO_CODING * aim * scale))
     if not found:
         which = f"the factors {factors}" if factors else "any grid that may be coded"
         raise EncodeError(
@@ -386,6 +396,14 @@ def _latents_of_error(job: Job, target: float, factors: Shape | None, bar: Bar) 
         step = 10 ** _next_step(tried, middle)
         attempt = replace(grid.attempt(step), changes=attempt.changes)
     return job.finish(best[1], Promise("psnr", target), bar)
+
+
+def _of_error(grid: Grid, error: float) -> tuple[Attempt, Grid, float]:
+    """(the grid coded with about that mean squared error, in codes; the grid; the step)."""
+    from .fit.latents import ERROR_EXPONENT, FIRST_STEP, step_for
+
+    step = step_for(grid.analysis.error, error, ERROR_EXPONENT, FIRST_STEP)
+    return grid.attempt(step), grid, step
 
 
 def _next_step(tried: list[tuple[float, float]], target: float) -> float:

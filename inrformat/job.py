@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +30,7 @@ from .container.limits import DEFAULT_LIMITS
 from .container.metadata import pack_metadata
 from .decode import File
 from .errors import EncodeError, UsageError
-from .metrics import Comparison
+from .metrics import Comparison, activity, slab_starts
 from .metrics import psnr as decibels
 from .positions import thinned
 from .progress import Bar
@@ -142,7 +141,7 @@ class Job:
             enlarging, restoring = registry.default_model(), registry.default_restorer()
             self.models = {True: enlarging.to(device), False: restoring.to(device)}
         else:
-            self.models = {} if sr is None else dict.fromkeys((True, False), sr.to(device))
+            self.models = {} if sr is None else dict.fromkeys((True, False), sr.on(device))
         self.bricks: list[tuple[str, bytes]] = []
         self.bytes_per_magnitude = BYTES_PER_MAGNITUDE
 
@@ -201,14 +200,17 @@ class Job:
         with bar.stage("verifying"):
             model = None if self.bricks else self.supported_model(attempt.factors)
             measured = self.measure(attempt, model, promise)
-            if model is None or (measured.psnr or math.inf) > (measured.psnr_lanczos or math.inf):
-                return self._kept(attempt, model, measured)
-            try:
-                return self._kept(attempt, None, self.measure(attempt, None, promise))
-            except EncodeError as missed:
-                with suppress(EncodeError):  # without what a file changes in a model it may be too small
-                    return self._kept(attempt, model, measured)
-                raise missed
+            if model is None:
+                return self._kept(attempt, None, measured)
+            helps = (measured.psnr or math.inf) > (measured.psnr_lanczos or math.inf)
+            missed: list[EncodeError] = []
+            for way in (model, None) if helps else (None, model):  # of the better, where both do
+                figures = measured if way is model else self.measure(attempt, None, promise)
+                try:
+                    return self._kept(attempt, way, figures)
+                except EncodeError as error:  # it may be too small without changes, or too good
+                    missed.append(error)
+            raise missed[0]
 
     def _kept(self, attempt: Attempt, model: SRModel | None, measured: Measured) -> bytes:
         """The file. EncodeError where it does not keep its promise."""
@@ -321,11 +323,23 @@ class Job:
         ways = {self.supported_model(attempt.factors), None}
         return min(self.squared_error(attempt, model, sample=True) for model in ways)
 
+    @cached_property
+    def activity(self) -> Array:
+        """See metrics.activity."""
+        return activity(self.volume.data)
+
+    def _sampled(self, file: File) -> Iterator[tuple[int, int, Array]]:
+        """(z0, z1, voxels) of a few slabs."""
+        nz, ny, nx = file.shape
+        for z0 in slab_starts(self.activity, SAMPLE_SLABS, SAMPLE_SLICES):
+            z1 = min(z0 + SAMPLE_SLICES, nz)
+            yield z0, z1, file.region(((z0, z1), (0, ny), (0, nx)))
+
     def squared_error(self, attempt: Attempt, model: SRModel | None, *, sample: bool = False) -> float:
         """The mean over the decoded volume, or over a sample of its slabs, in stored units."""
         total, count = 0.0, 0
         with self.open(attempt, model) as file:
-            for z0, z1, slab in _sampled(file) if sample else file.slabs():
+            for z0, z1, slab in self._sampled(file) if sample else file.slabs():
                 kind = np.float64 if slab.dtype.kind == "f" else np.float32
                 error = slab.astype(kind) - self.volume.data[z0:z1]
                 total += float(np.square(error, out=error).sum(dtype=np.float64))
@@ -384,7 +398,8 @@ class Grid:
 
         job = self.job
         model = job.supported_model(self.factors)
-        return resampling_loss(job.volume.data, job.span, self.factors, model, job.device, self.projections)
+        data, span = job.volume.data, job.span
+        return resampling_loss(data, span, self.factors, model, job.device, self.projections, job.activity)
 
     @cached_property
     def codes(self) -> torch.Tensor:
@@ -501,15 +516,6 @@ class Grid:
 def _single(figure: float | None) -> float | None:
     """A figure to float32, which is exact enough, and shorter in a file."""
     return None if figure is None else float(np.float32(figure))
-
-
-def _sampled(file: File) -> Iterator[tuple[int, int, Array]]:
-    """(z0, z1, voxels) of a few slabs, evenly spread over the volume."""
-    nz, ny, nx = file.shape
-    depth = min(nz, SAMPLE_SLICES)
-    for start in np.unique(np.linspace(0, nz - depth, min(SAMPLE_SLABS, -(-nz // depth))).astype(int)):
-        z0, z1 = int(start), int(start) + depth
-        yield z0, z1, file.region(((z0, z1), (0, ny), (0, nx)))
 
 
 def _least(start: float, middle: float, end: float) -> float:

@@ -11,9 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .volume import Array
+
 SSIM_WINDOW = 7
 CHUNK_VOXELS = 1 << 19
 """Voxels that are compared at a time: what fits the caches is several times faster than a whole slab."""
+MISSED = 0.25
+"""Slabs with less than this share of the mean variance miss most of a volume."""
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
@@ -111,3 +115,23 @@ class Comparison:
     def worst_slice_psnr(self) -> float | None:
         """Its PSNR, with the volume's peak."""
         return psnr(float(self.squared.max()) / self.voxels_per_slice, self.peak)
+
+
+def activity(volume: Array) -> Array:
+    """What there is to see in each slice of (z, y, x): its variance."""
+    return np.array([part.var(dtype=np.float64) for part in volume])
+
+
+def slab_starts(activity: Array, slabs: int, depth: int) -> list[int]:
+    """Where slabs of `depth` slices begin, or one of all slices where they are fewer, to measure errors on.
+
+    They are evenly spread. Where that misses most of what there is to see, each is the liveliest of its part.
+    """
+    count = len(activity)
+    depth = min(depth, count)
+    starts = np.linspace(0, count - depth, min(slabs, -(-count // depth))).astype(int)
+    lively = np.convolve(activity, np.full(depth, 1 / depth), "valid")  # of the slab from each slice on
+    if lively[starts].mean() < MISSED * lively.mean():
+        parts = np.array_split(np.arange(len(lively)), len(starts))
+        starts = np.array([part[lively[part].argmax()] for part in parts if len(part)])
+    return [int(start) for start in np.unique(starts)]

@@ -90,6 +90,8 @@ def train_sr(
     validation  volumes to measure at the end (never trained on): see TrainProgress.gains.
     """
     budget = one_of(steps, seconds)
+    if min(batch, patch) < 1:
+        raise UsageError(f"batch= and patch= are at least 1, not {batch} and {patch}")
     arrays = [_array(v) for v in volumes]
     ranges = [(float(a.min()), float(a.max())) for a in arrays]
     if not arrays:
@@ -218,6 +220,8 @@ def _pick(rng: np.random.Generator, weights: Sequence[float]) -> int:
 def _choices(model: SRModel, factors: Sequence[Shape] | None) -> list[tuple[Shape, float]]:
     """What is trained, and how often."""
     if factors is not None:
+        if not factors or not all(model.supports(choice) for choice in factors):
+            raise UsageError(f"factors= are some that the model does, not {list(factors)}")
         return [(choice, 1.0) for choice in factors]
     return [(choice, weight) for choice, weight in FACTORS if model.supports(choice)]
 

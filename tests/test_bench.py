@@ -83,6 +83,13 @@ def test_a_range_of_any_depth_fits(name, setting, peak):
     assert point.peak == peak and (point.psnr is None or point.psnr > 35)
 
 
+def test_nothing_is_counted_that_no_file_keeps():
+    """Neither x265's text of its version and options, nor AV1's temporal delimiters."""
+    for name, setting in (("x265", 40.0), ("x265-psnr", 40.0), ("svt-av1", 60.0)):
+        packets = peer(name).encode(HEAD, setting, 1)
+        assert not any(b"x265 (" in packet or packet.startswith(b"\x12\x00") for packet in packets)
+
+
 def ranged(peak):
     """The head from 0 to the peak."""
     data = HEAD.data.astype(np.float64) - HEAD.data.min()

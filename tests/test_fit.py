@@ -9,6 +9,7 @@ from inrformat.coding import network
 from inrformat.coding.network import parameter_count
 from inrformat.fit import plan, quantise, train
 from inrformat.fit.siren import FloatSiren, forward, gradients, initialise, sensitivities
+from inrformat.metrics import activity
 from inrformat.models.siren import Evaluator
 
 CPU = torch.device("cpu")
@@ -146,7 +147,8 @@ def test_what_a_reduction_loses():
     data = np.broadcast_to(1000 * ((x // 4 + y // 4) % 2), (16, 32, 32)).astype(np.int16)  # nothing along z
     span = (0.0, 1000.0)
     losses = [
-        plan.resampling_loss(data, span, f, None, CPU) for f in ((2, 4, 4), (2, 2, 2), (1, 2, 2), (1, 1, 1))
+        plan.resampling_loss(data, span, f, None, CPU, 0, activity(data))
+        for f in ((2, 4, 4), (2, 2, 2), (1, 2, 2), (1, 1, 1))
     ]
     assert losses[0] > 2 * losses[1] and losses[3] < 1e-10
     assert losses[1] == pytest.approx(losses[2], rel=0.01)

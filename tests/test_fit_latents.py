@@ -18,6 +18,7 @@ from inrformat.encode import MOST_FITS, _next_step
 from inrformat.fit import latents as fit
 from inrformat.fit import plan, projection
 from inrformat.job import PSNR_TOLERANCE, Grid, Job
+from inrformat.metrics import activity
 from inrformat.models import registry
 from inrformat.models.latents import LatentModel
 from inrformat.models.sr import block_of
@@ -157,7 +158,9 @@ def test_grids_from_the_coarsest_to_the_finest():
 def test_projection_lessens_the_error_at_full_size():
     span = float(HEAD.data.min()), float(HEAD.data.max())
     losses = [
-        plan.resampling_loss(HEAD.data, span, (2, 2, 2), None, torch.device("cpu"), rounds)
+        plan.resampling_loss(
+            HEAD.data, span, (2, 2, 2), None, torch.device("cpu"), rounds, activity(HEAD.data)
+        )
         for rounds in (0, 1, 3)
     ]
     assert losses[0] > losses[1] > losses[2]

@@ -123,6 +123,13 @@ def test_models_of_super_resolution(device, kind, factors):
     assert torch.allclose(there.cpu(), here, atol=1e-5)
 
 
+def test_a_model_of_ones_own_stays_where_it_is(device):
+    model = default_model()
+    there = model.on(torch.device(device))
+    assert there is not model and there.first.weight.device.type == "pretend"
+    assert model.on(torch.device("cpu")) is model and model.first.weight.device.type == "cpu"
+
+
 def test_it_refuses_what_cuda_would(device):
     whole = torch.ones(32, 32, dtype=torch.int8)
     there = whole.to(device)

@@ -91,6 +91,50 @@ def test_the_same_seed_gives_the_same_bytes(head, encoded):
     assert inrformat.encode(head, factors=(1, 2, 2), seed=1) != encoded
 
 
+def test_content_that_evenly_spread_slabs_would_miss():
+    """Which grid and which model is best is judged by slabs; here most are empty."""
+    data = np.zeros((100, 32, 32), np.int16)
+    for place in (slice(20, 40), slice(62, 80)):
+        head = inrformat.head_phantom((place.stop - place.start, 32, 32), seed=1).data
+        data[place] = head - head.min()
+    info = inrformat.info(inrformat.encode(data, psnr=40, progress=False))
+    assert 40 <= info.measured.psnr <= 40.2
+
+
+def test_targets_beyond_all_bounds():
+    data = inrformat.head_phantom((4, 8, 8)).data.astype(np.float32)
+    for name, values in (
+        ("ratio", (0, -1, 1e-320, 1e13, float("nan"))),
+        ("psnr", (0, 4000.0, float("inf"))),
+        ("max_error", (-1, 1.7e308)),
+        ("seconds", (0, 1e-323, 1e10)),
+    ):
+        for value in values:
+            with pytest.raises(errors.UsageError, match=f"{name}= is from"):
+                inrformat.encode(data, progress=False, **{name: value})
+
+
+@pytest.mark.parametrize("target", [{"ratio": 0.5}, {"psnr": 40}])
+def test_a_constant_volume_is_exact_and_says_so(target):
+    data = np.full((6, 7, 8), 3, np.uint8)
+    with pytest.raises(errors.EncodeError, match=r"the best was 0\.9|the nearest was exact"):
+        inrformat.encode(data, progress=False, **target)
+    assert inrformat.info(inrformat.encode(data, ratio=0.94, progress=False)).measured.psnr is None
+
+
+def test_a_psnr_is_tried_where_the_reduction_alone_loses_a_little_too_much():
+    """An adapted model may make up for it; where it does not, what was reached is measured."""
+    volume = inrformat.head_phantom((24, 48, 48), seed=1)
+    for psnr, hopeless in ((29.05, False), (40.0, True)):
+        try:
+            file = inrformat.encode(volume, psnr=psnr, factors=(2, 2, 2), progress=False)
+        except errors.EncodeError as error:
+            assert ("the reduction alone leaves" in str(error)) == hopeless
+        else:
+            assert not hopeless
+            assert psnr <= inrformat.info(file).measured.psnr <= psnr + 0.2
+
+
 def test_the_preview(encoded):
     with inrformat.open(encoded) as file:
         preview = file.preview()

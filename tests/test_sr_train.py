@@ -115,3 +115,11 @@ def test_wrong_calls(volume):
         train_sr([volume], kind="heavy", steps=1)
     with pytest.raises(InputError, match="axes"):
         train_sr([np.zeros((4, 4))], steps=1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"factors": []}, {"factors": [(3, 3, 3)]}, {"factors": [(8, 8, 8)]}, {"batch": 0}, {"patch": 0}]
+)
+def test_what_cannot_be_trained(wrong):
+    with pytest.raises(UsageError, match=r"factors= are some|at least 1"):
+        train_sr([np.zeros((8, 16, 16), np.int16)], config=TINY, **{"steps": 1, **wrong})

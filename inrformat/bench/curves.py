@@ -19,7 +19,7 @@ def bd_rate(curve: Curve, anchor: Curve) -> tuple[float, float, float] | None:
     piecewise cubic (PCHIP, as VCEG and MPEG take it). Points that another of the same curve beats in both are
     left out. Returns it with the covered range, (per cent, from dB, to dB); None where there is none.
     """
-    (x, y), (anchor_x, anchor_y) = _best(curve), _best(anchor)
+    (x, y), (anchor_x, anchor_y) = best(curve), best(anchor)
     if min(len(x), len(anchor_x)) < 2:
         return None
     low, high = max(x[0], anchor_x[0]), min(x[-1], anchor_x[-1])
@@ -29,7 +29,7 @@ def bd_rate(curve: Curve, anchor: Curve) -> tuple[float, float, float] | None:
     return 100 * float(np.expm1(difference / (high - low))), float(low), float(high)
 
 
-def _best(curve: Curve) -> tuple[Array, Array]:
+def best(curve: Curve) -> tuple[Array, Array]:
     """PSNR, rising, and the logarithm of bytes, of the points that no other beats."""
     kept: list[tuple[float, float]] = []
     for size, psnr in sorted(curve, key=lambda point: (point[0], -point[1])):

@@ -36,6 +36,8 @@ class Video(Codec):
     """The encoder's, with `{setting}` and `{threads}` where they go."""
     settings: tuple[float, ...]
     unit: str = "crf"
+    needless: bytes = b""
+    """What each packet begins with and no file keeps."""
 
     def check(self) -> None:
         """That PyAV is there, and its FFmpeg has both codecs and the kind of pixels."""
@@ -49,7 +51,7 @@ class Video(Codec):
             raise UnsupportedError(f"{self.name} needs a PyAV whose {self.encoder} takes {self.pixels}")
 
     def encode(self, volume: Volume, setting: float, threads: int) -> list[bytes]:
-        """The packets, with every header."""
+        """The packets, with every header that a decoder needs."""
         av = need("av", "PyAV")
         os.environ.setdefault("SVT_LOG", "1")  # errors alone
         _, height, width = volume.shape
@@ -65,7 +67,7 @@ class Video(Codec):
         for i, picture in enumerate(pictures(volume.data)):
             packets += context.encode(self._frame(av, self._samples(picture, shift), i))
         packets += context.encode(None)
-        return [bytes(packet) for packet in packets]
+        return [bytes(packet).removeprefix(self.needless) for packet in packets]
 
     def decode(self, parts: list[bytes], known: Known, threads: int) -> Array:
         """The frames on each other."""
@@ -128,14 +130,16 @@ _X265 = {
     **_ONE_KEY_FRAME,
     "preset": "slow",
     "crf": "{setting}",
-    "x265-params": "log-level=none:pools={threads}",
+    "x265-params": "log-level=none:info=0:pools={threads}",  # without its version and options, 2 kB of text
 }
 _SVT_AV1 = {**_ONE_KEY_FRAME, "preset": "4", "svtav1-params": "crf={setting}:lp={threads}"}
+_DELIMITER = b"\x12\x00"
+"""A temporal delimiter of AV1, which containers leave out (AV1 in ISOBMFF and Matroska)."""
 _CRFS = (46.0, 42.0, 38.0, 32.0, 26.0, 20.0, 14.0)
 _AV1_CRFS = (70.0, 63.0, 58.0, 50.0, 42.0, 34.0, 26.0, 18.0, 6.0)
 
 VIDEOS = (
     Video("x265", "libx265", "hevc", "gray12le", 12, _X265, _CRFS),
     Video("x265-psnr", "libx265", "hevc", "gray12le", 12, {**_X265, "tune": "psnr"}, _CRFS),
-    Video("svt-av1", "libsvtav1", "libdav1d", "yuv420p10le", 10, _SVT_AV1, _AV1_CRFS),
+    Video("svt-av1", "libsvtav1", "libdav1d", "yuv420p10le", 10, _SVT_AV1, _AV1_CRFS, needless=_DELIMITER),
 )

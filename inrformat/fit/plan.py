@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..coding.network import MOST_WIDTH, parameter_count
 from ..errors import UsageError
+from ..metrics import slab_starts
 from ..models.sr import SRModel, super_resolve
 from ..resample import Shape, downsample, lr_shape
 from ..volume import Array
@@ -135,16 +136,18 @@ def resampling_loss(
     factors: Shape,
     model: SRModel | None,
     device: torch.device,
-    projections: int = 0,
+    projections: int,
+    activity: Array,
 ) -> float:
-    """Mean squared error of going down and up again, in units of the range, on a sample of slabs."""
+    """Mean squared error of going down and up again, in units of the range, on a sample of slabs.
+
+    activity   see metrics.activity.
+    """
     if max(factors) == 1:
         return 0.0
-    depth = min(len(data), SLICES)
-    starts = np.linspace(0, len(data) - depth, min(SAMPLE_SLABS, -(-len(data) // depth))).astype(int)
     errors = []
-    for start in starts:
-        slab = data[start : start + depth]
+    for start in slab_starts(activity, SAMPLE_SLABS, SLICES):
+        slab = data[start : start + SLICES]
         lr = normalised_grid(slab, span, factors, device)
         original = (torch.from_numpy(slab.astype(np.float32)).to(device) - span[0]) / (span[1] - span[0])
         ways: list[SRModel | None] = [None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from itertools import pairwise, product
 from typing import ClassVar
 
@@ -45,6 +46,11 @@ class SRModel(nn.Module, ABC):
         if self.header is None or self.file is None:
             raise UsageError("a model is referred to by its file: save it and load it first")
         return ModelReference(self.header.name, self.header.version, hashlib.sha256(self.file).digest())
+
+    def on(self, device: torch.device) -> SRModel:
+        """The model on a device: a copy where it is on another, for it may be in use there."""
+        here = next(self.parameters()).device
+        return self if here == device else deepcopy(self).to(device)
 
     @abstractmethod
     def halo(self, factors: Shape) -> Shape:
