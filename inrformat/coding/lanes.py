@@ -22,7 +22,7 @@ LOW = 1 << 16
 WORD = 16
 MOST_LANES = 256
 FEW_LANES = 64
-"""A vector operation over fewer takes longer than that many symbols do one by one: to start it, on a GPU."""
+"""A vector operation over fewer takes longer than as many symbols one by one; on a GPU, starting it does."""
 
 
 def lanes_for(voxels: int) -> int:
