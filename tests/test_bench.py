@@ -231,14 +231,17 @@ def test_the_command_writes_tables_and_pictures(tmp_path, capsys):
     np.save(tmp_path / "head.npy", HEAD.data)
     out = tmp_path / "out"
     arguments = ["bench", str(tmp_path / "head.npy"), "--out", str(out), "--codecs", "inrformat,jpeg2000"]
-    assert cli.main([*arguments, "--ratios", "12,6", "--presets", "fast", "--json"]) == 0
+    assert cli.main([*arguments, "--ratios", "12,6", "--presets", "fast,balanced", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document.pop("folder") == str(out)
     assert json.loads((out / "results.json").read_text()) == document
     points = document["points"]
-    assert [p["codec"] for p in points[:2]] == ["inrformat fast"] * 2
-    assert [p["setting"] for p in points[2:]] == list(run.PEERS["jpeg2000"].settings)
-    assert [(r["codec"], r["peer"]) for r in document["bd_rate"]] == [("inrformat fast", "jpeg2000")]
+    fast, balanced = "inrformat fast", "inrformat balanced"
+    assert [p["codec"] for p in points[:4]] == [fast, fast, balanced, balanced]
+    assert [p["setting"] for p in points[4:]] == list(run.PEERS["jpeg2000"].settings)
+    assert [(r["codec"], r["peer"]) for r in document["bd_rate"]] == [
+        (c, "jpeg2000") for c in (fast, balanced)
+    ]
     with (out / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == report.COLUMNS == tuple(points[0])
@@ -247,7 +250,7 @@ def test_the_command_writes_tables_and_pictures(tmp_path, capsys):
     pictures = {"head-curves.png", "head-at-12.png", "head-at-6.png"}
     assert {p.name for p in out.iterdir()} == {"results.csv", "results.json", *pictures}
     with Image.open(out / "head-at-6.png") as sheet:
-        assert sheet.width == 3 * 3 * 72 + 2 * report.GAP  # the original and two codecs, enlarged threefold
+        assert sheet.width == 4 * 3 * 72 + 3 * report.GAP  # the original and three codecs, enlarged threefold
     for key in {"folder", *document, *points[0], *document["bd_rate"][0]}:
         assert f"`{key}`" in README, f"{key} is not in the README"
 
