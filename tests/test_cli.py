@@ -283,7 +283,7 @@ def test_wrong_usage(head, run, fails, tmp_path):
     fails(2, "invalid choice: 'quick'", "encode", volume, out, "--preset", "quick")
     fails(2, "three numbers", "encode", volume, out, "--factors", "2,2")
     fails(2, "--factors", "encode", volume, out, "--factors", "2,2,3")
-    fails(2, "--ratio is from", "encode", volume, out, "--ratio", "-3")
+    fails(2, r"--ratio is from 1e-30 to 1e\+12, not -3", "encode", volume, out, "--ratio", "-3")
     fails(2, "invalid float", "encode", volume, out, "--ratio", "many")
     fails(2, "unknown device", "encode", volume, out, "--device", "abacus")
     fails(2, "unrecognized", "encode", volume, out, "--rat", "50")  # options are not guessed
